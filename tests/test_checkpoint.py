@@ -1,0 +1,203 @@
+"""The state folder: whole or not there, never of another training, never held by two."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gyri.errors import DataError
+from gyri.train.checkpoint import RESULT, Checkpoints, State, place
+from gyri.train.lock import Lock
+
+
+def state(step: int) -> State:
+    return State(
+        step, {"network.w": np.full((2, 3), step, np.float32), "n": np.array(step)}, {"epoch": step, "history": [{"a": 0.1}]}
+    )
+
+
+def test_a_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tensors = {"a": random.normal(size=(3, 4)).astype(np.float32), "b": np.array(3, np.int64), "c": np.array(np.nan)}
+    Checkpoints(tmp_path, "x", 1).save(State(5, tensors, {"loss": 0.1 + 0.2, "none": None}))
+    found = Checkpoints(tmp_path, "x", 1).newest()
+    assert found is not None and found.step == 5 and found.facts == {"loss": 0.1 + 0.2, "none": None}
+    assert {name: value.tobytes() for name, value in found.tensors.items()} == {
+        name: value.tobytes() for name, value in tensors.items()
+    }
+
+
+def test_the_last_two_are_kept_and_nothing_is_pickled(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "x", 1)
+    for step in (1, 2, 3):
+        checkpoints.save(state(step))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"state-{step:010d}.{end}" for step in (2, 3) for end in ("json", "safetensors")} | {"sessions.jsonl"}
+
+
+@pytest.mark.parametrize("victim", ["json", "safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path, victim: str, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path, "x", 1)
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    path = tmp_path / f"state-{2:010d}.{victim}"
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        # the digit flipped in the JSON is one of the values, so the text stays valid JSON
+        place_of = content.index(b"0.1") + 2 if victim == "json" else len(content) - 1
+        content[place_of] ^= 1
+        path.write_bytes(content if damage == "flip" else content[:-3])
+    found = checkpoints.newest()
+    assert found is not None and found.step == 1
+
+
+def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, "x", 1).save(state(1))
+    with pytest.raises(DataError, match="fingerprint x"):
+        Checkpoints(tmp_path, "y", 1).newest()
+
+
+def test_a_full_disk_is_a_message_and_the_old_state_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path, "x", 1)
+    checkpoints.save(state(1))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="free some space"):
+        checkpoints.save(state(2))
+    found = checkpoints.newest()
+    assert found is not None and found.step == 1
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_sessions_count_saved_steps_only(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "x", 1)
+    for event, step in (("start", 0), ("checkpoint", 3), ("start", 4), ("checkpoint", 6), ("end", 9)):
+        checkpoints.note(event, step)
+    with (tmp_path / "sessions.jsonl").open("a") as handle:
+        handle.write('{"event": "chec')  # a process died while it wrote
+    assert checkpoints.sessions() == [{"first_step": 0, "last_step": 4}, {"first_step": 4, "last_step": 9}]
+
+
+def finished(folder: Path) -> Checkpoints:
+    checkpoints = Checkpoints(folder, "x", 1)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    checkpoints.finish(["weights.safetensors"], {"device": "cpu"})
+    return checkpoints
+
+
+def test_a_finished_result_is_handed_over_by_links(tmp_path: Path) -> None:
+    checkpoints, target = finished(tmp_path / "state"), tmp_path / "run"
+    os.utime(tmp_path / "state" / "weights.safetensors", (0, 0))
+    facts = checkpoints.hand_over(target)
+    assert facts is not None and facts["device"] == "cpu"
+    output = target / "weights.safetensors"
+    assert output.samefile(tmp_path / "state" / "weights.safetensors")
+    assert time.time() - output.stat().st_mtime < 60
+    assert checkpoints.hand_over(target) is not None  # over the same link again
+    assert [path.name for path in target.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_changed_result_is_not_handed_over(tmp_path: Path) -> None:
+    checkpoints = finished(tmp_path / "state")
+    (tmp_path / "state" / "weights.safetensors").write_bytes(b"weighty")
+    assert checkpoints.hand_over(tmp_path / "run") is None
+    assert not (tmp_path / "state" / RESULT).exists()
+
+
+def test_without_links_the_result_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "another device")
+
+    (tmp_path / "a").write_text("x")
+    monkeypatch.setattr(os, "link", refuse)
+    place(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "x" and not (tmp_path / "b").samefile(tmp_path / "a")
+
+
+def test_the_second_waits_until_the_first_is_done(tmp_path: Path) -> None:
+    first, second, got = Lock(tmp_path), Lock(tmp_path), []
+    assert first.acquire()
+    waiting = threading.Thread(target=lambda: got.append(second.acquire(poll_seconds=0.01)))
+    waiting.start()
+    time.sleep(0.1)
+    assert not got
+    first.release()
+    waiting.join(5)
+    assert got == [True]
+    second.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_waiting_ends_when_the_result_is_there(tmp_path: Path) -> None:
+    first = Lock(tmp_path)
+    first.acquire()
+    assert Lock(tmp_path).acquire(finished=lambda: True) is False
+    first.release()
+
+
+def write_lock(folder: Path, **holder: Any) -> None:
+    (folder / "lock.json").write_text(
+        json.dumps({"host": "far", "machine": "another", "pid": 1, "birth": "1", "token": "t", **holder})
+    )
+
+
+def test_a_silent_lock_of_another_machine_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
+    write_lock(tmp_path)
+    os.utime(tmp_path / "lock.json", (time.time() - 300, time.time() - 300))
+    lock = Lock(tmp_path)
+    assert lock.acquire()
+    lock.release()
+    write_lock(tmp_path)
+    looks = iter([False, False, True])
+    assert Lock(tmp_path).acquire(finished=lambda: next(looks), poll_seconds=0.01) is False
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from gyri.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).acquire()"
+    code += "; print(1, flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "workflow"})
+    assert process.stdout is not None and process.stdout.readline()
+    looks = iter([False, False, True])
+    assert Lock(tmp_path).acquire(finished=lambda: next(looks), poll_seconds=0.01) is False  # alive: it waits
+    process.kill()
+    process.wait()
+    lock, began = Lock(tmp_path), time.monotonic()
+    assert lock.acquire() and time.monotonic() - began < 5
+    lock.release()
+
+
+def test_the_heartbeat_keeps_the_lock_fresh(tmp_path: Path) -> None:
+    lock = Lock(tmp_path, beat_seconds=0.02)
+    lock.acquire()
+    os.utime(lock.path, (0, 0))
+    time.sleep(0.3)
+    assert time.time() - lock.path.stat().st_mtime < 60
+    lock.release()
+
+
+def test_a_process_that_lost_its_lock_stops(tmp_path: Path) -> None:
+    lock = Lock(tmp_path)
+    lock.acquire()
+    lock.check()
+    write_lock(tmp_path)
+    with pytest.raises(DataError, match="held by process 1 on far"):
+        lock.check()
+    lock.release()
+    assert (tmp_path / "lock.json").exists()  # it belongs to the other one

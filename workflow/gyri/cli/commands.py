@@ -1,0 +1,44 @@
+"""Sub-commands that are no stage of the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Print the jobs of a configuration and what they will cost."""
+    from gyri.config.load import load_config
+    from gyri.layout import Layout
+    from gyri.plan import describe
+
+    print(describe(load_config(options.config), Layout(options.results)))
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Apply a trained model to new scans."""
+    from gyri.apply import predict_new
+
+    predict_new(options.model, options.images, options.output, options.threads)
+
+
+def models(options: argparse.Namespace) -> None:
+    """Print the catalogue."""
+    from gyri.catalogue import catalogue
+
+    for name, entry in catalogue().items():
+        print(f"{name:16} {'network' if entry.trained else 'baseline':9} {', '.join(entry.tasks)}")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Print a configuration with all defaults filled in."""
+    from gyri.config.load import load_config
+
+    print(json.dumps(load_config(options.config).model_dump(mode="json"), indent=1))
+
+
+def schema(options: argparse.Namespace) -> None:
+    """Print the JSON schema of configuration files."""
+    from gyri.config.load import schema as build_schema
+
+    print(json.dumps(build_schema(), indent=1))

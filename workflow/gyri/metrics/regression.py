@@ -1,0 +1,109 @@
+"""Regression: one value per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+NONE = "there is no image"
+METRICS: dict[str, dict[str, Any]] = {
+    "mae": {"kind": "case", "studentized": True, "range": (0, None), "better": "lower", "unit": "target", "undefined": NONE},
+    "rmse": {"kind": "set", "range": (0, None), "better": "lower", "unit": "target", "undefined": NONE},
+    "bias": {"kind": "case", "studentized": True, "range": (None, None), "better": "zero", "unit": "target", "undefined": NONE},
+    "r2": {"kind": "set", "range": (None, 1), "better": "higher", "unit": "", "undefined": "all true values are equal"},
+    "correlation": {
+        "kind": "set",
+        "range": (-1, 1),
+        "better": "higher",
+        "unit": "",
+        "ranking": True,
+        "undefined": "all true or all predicted values are equal",
+    },
+}
+CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
+
+
+@dataclass(frozen=True)
+class Regressed:
+    """Images with their true and predicted value.
+
+    Args:
+        truth: (n,) in the unit of the target.
+        value: (n,) in the same unit.
+    """
+
+    truth: Array
+    value: Array
+
+
+def mae(cases: Regressed) -> Array:
+    """Absolute error: (n,)."""
+    return np.abs(cases.value - cases.truth)
+
+
+def bias(cases: Regressed) -> Array:
+    """Error, predicted minus true: (n,)."""
+    return cases.value - cases.truth
+
+
+def rmse(cases: Regressed, weights: Array) -> Array:
+    """Root of the mean squared error.
+
+    Args:
+        cases: n images.
+        weights: (R, n).
+
+    Returns:
+        (R,); NaN where nothing has weight.
+    """
+    return np.sqrt(_mean(bias(cases) ** 2, weights))
+
+
+def r2(cases: Regressed, weights: Array) -> Array:
+    """Coefficient of determination: the explained share of the variance of the true values about their own mean.
+
+    Args:
+        cases: n images.
+        weights: (R, n).
+
+    Returns:
+        (R,), at most 1, negative where the mean of the true values would have been better; NaN where all true values are equal.
+
+    Source: Kvalseth, Cautionary note about R2, The American Statistician 39, 1985 (his first definition).
+    """
+    variance = _covariance(cases.truth, cases.truth, weights)
+    unexplained = _mean(bias(cases) ** 2, weights)
+    return 1 - np.divide(unexplained, variance, out=np.full(len(weights), np.nan), where=variance > 0)
+
+
+def correlation(cases: Regressed, weights: Array) -> Array:
+    """Pearson's correlation of true and predicted values.
+
+    Args:
+        cases: n images.
+        weights: (R, n).
+
+    Returns:
+        (R,); NaN where all true or all predicted values are equal.
+    """
+    product = _covariance(cases.truth, cases.truth, weights) * _covariance(cases.value, cases.value, weights)
+    found = _covariance(cases.truth, cases.value, weights)
+    return np.clip(np.divide(found, np.sqrt(product), out=np.full(len(weights), np.nan), where=product > 0), -1, 1)
+
+
+def _mean(values: Array, weights: Array) -> Array:
+    total = weights.sum(1)
+    return np.divide(weights @ values, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def _covariance(first: Array, second: Array, weights: Array) -> Array:
+    """Weighted covariance (R,); exactly 0 where it is only rounding, as between equal values."""
+    first, second = (part - part.mean() if len(part) else part for part in (first, second))
+    squares = np.sqrt(_mean(first**2, weights) * _mean(second**2, weights))
+    found = _mean(first * second, weights) - _mean(first, weights) * _mean(second, weights)
+    return np.where(np.abs(found) <= CONSTANT * squares, 0.0, found)

@@ -1,0 +1,1 @@
+"""Networks and baselines, one file each; `gyri.catalogue` finds them."""

@@ -1,0 +1,235 @@
+"""Numbers in words: which metric is the headline, how values are rounded, what the answer is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from gyri.metrics import classification, regression, segmentation
+from gyri.report.parts import Missing, exact
+from gyri.report.source import Source
+
+HEADLINE = {"segmentation": "dice", "classification": "auroc", "regression": "mae"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is named and read.
+
+    Args:
+        label: name in figures and tables.
+        better: 1 where higher is better, -1 where lower is, 0 where a value near 0 is.
+        limits: values it cannot leave; None where there is no bound.
+        unit: "target" for the unit of the target.
+    """
+
+    label: str
+    better: int = 0
+    limits: tuple[float | None, float | None] = (None, None)
+    unit: str = ""
+
+
+DECLARED = {**segmentation.METRICS, **classification.METRICS, **regression.METRICS}
+BETTER = {"higher": 1, "lower": -1}
+LABELS = {
+    "auroc": "AUROC",
+    "bias": "mean error",
+    "brier": "Brier score",
+    "dice": "Dice coefficient",
+    "hd95": "HD95",
+    "mae": "mean absolute error",
+    "mcc": "Matthews correlation",
+    "r2": "R²",
+    "rmse": "root mean squared error",
+    "volume_error_ml": "volume error",
+    "volume_error_relative": "relative volume error",
+    "volume_error_relative_absolute": "absolute relative volume error",
+}
+"""Names that differ from the key with blanks for its underscores."""
+
+
+def metric(name: str) -> Metric:
+    """How a metric is read, from its declaration; one that is declared nowhere keeps its name and has no direction."""
+    declared = DECLARED.get(name, {})
+    label = LABELS.get(name, name.replace("_", " "))
+    return Metric(label, BETTER.get(declared.get("better", ""), 0), declared.get("range", (None, None)), declared.get("unit", ""))
+
+
+def axis_label(name: str, target: str, arrow: bool = True) -> str:
+    """Name of a metric with its unit and the direction in which it gets better."""
+    found = metric(name)
+    unit = f" ({target} units)" if found.unit == "target" else f" ({found.unit})" if found.unit else ""
+    direction = (
+        {1: ", higher is better", -1: ", lower is better", 0: ", 0 is best" if name in DECLARED else ""}[found.better]
+        if arrow
+        else ""
+    )
+    return f"{found.label}{unit}{direction}"
+
+
+def decimals(low: float, high: float) -> int:
+    """Digits after the point that an interval deserves: the first digit of its half width is the last one shown.
+
+    Values up to 1, such as shares, have at least two, values up to 100 at least one.
+    """
+    half = (high - low) / 2
+    if not math.isfinite(half) or half <= 0:
+        return 3
+    largest = max(abs(low), abs(high))
+    least = 2 if largest <= 1 else 1 if largest <= 100 else 0
+    return min(max(-math.floor(math.log10(half)), least), 4)
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number with a true minus sign; `n/a` where there is none."""
+    if not math.isfinite(value):
+        return "n/a"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\u2212") if float(text) else text.lstrip("-")
+
+
+def estimate(value: float, low: float, high: float, digits: int | None = None) -> str:
+    """A value with its interval: 0.82 [0.74, 0.88]."""
+    digits = decimals(low, high) if digits is None else digits
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{rounded(value, digits)} [no interval]"
+    return f"{rounded(value, digits)} [{rounded(low, digits)}, {rounded(high, digits)}]"
+
+
+def sizes(row: pd.Series) -> str:
+    """What stands behind a number: n = 60 images of 48 groups."""
+    count, groups = _count(row["n"]), _count(row["n_groups"])
+    return f"n = {count} image{'' if count == '1' else 's'} of {groups} group{'' if groups == '1' else 's'}"
+
+
+def _count(value: float) -> str:
+    return f"{int(value)}" if pd.notna(value) else "n/a"
+
+
+def overall(source: Source, role: str = "test", table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The headline rows: over all folds and seeds, on one role.
+
+    Raises:
+        Missing: there is none.
+    """
+    table = source.metrics if table is None else table
+    rows = table[(table["role"] == role) & (table["fold"] == "all")].copy()
+    rows = rows[rows["seed"].isin(["all", ""]) | ~rows["model"].isin(rows.loc[rows["seed"] == "all", "model"])]
+    if rows.empty:
+        raise Missing(f"metrics.tsv has no row of fold `all` and role `{role}`")
+    return rows
+
+
+def of_metric(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of a metric over all structures: structure `mean` where there is one, else the rows without structure."""
+    rows = rows[rows["metric"] == name]
+    for structure in ("mean", "", "all"):
+        chosen = rows[rows["structure"] == structure]
+        if not chosen.empty:
+            return chosen
+    return rows if rows["structure"].nunique() == 1 else rows.iloc[:0]
+
+
+def headline(source: Source) -> pd.DataFrame:
+    """The headline metric of every model, baselines last and otherwise best first, with the columns `kind` and `label`.
+
+    Raises:
+        Missing: no model has it.
+    """
+    name = HEADLINE[source.settings.task]
+    rows = of_metric(overall(source), name).copy()
+    if rows.empty:
+        raise Missing(f"metrics.tsv has no `{name}` over all folds")
+    rows["kind"] = [source.kind(model) for model in rows["model"]]
+    rows["label"] = [source.label(model) for model in rows["model"]]
+    rows["place"] = rows["value"] * (1 if metric(name).better < 0 else -1)
+    rows["last"] = rows["kind"] == "baseline"
+    return rows.sort_values(["last", "place", "model"]).drop(columns=["last", "place"]).reset_index(drop=True)
+
+
+def best_models(source: Source) -> tuple[pd.Series | None, pd.Series | None]:
+    """The best network or ensemble, and the best baseline."""
+    rows = headline(source)
+    baseline = rows["kind"] == "baseline"
+    chosen = [part.iloc[0] if len(part) else None for part in (rows[~baseline], rows[baseline])]
+    return chosen[0], chosen[1]
+
+
+def ordered(source: Source) -> list[str]:
+    """The models shown in figures of single cases, in the order of the headline."""
+    try:
+        places = {model: place for place, model in enumerate(headline(source)["model"])}
+    except Missing:
+        places = {}
+    return sorted(source.shown_models(), key=lambda model: places.get(model, len(places)))
+
+
+def chosen_model(source: Source) -> str:
+    """The model whose cases are shown: the best of the trained ones, else the best of all."""
+    best, baseline = best_models(source)
+    row = best if best is not None else baseline
+    assert row is not None
+    return str(row["model"])
+
+
+def _phrase(row: pd.Series, digits: int) -> Markup:
+    number = exact(row["value"], rounded(row["value"], digits))
+    interval = (
+        f"[{rounded(row['ci_low'], digits)}, {rounded(row['ci_high'], digits)}]" if pd.notna(row["ci_low"]) else "[no interval]"
+    )
+    return Markup('<span class="number">{} {}</span>').format(number, interval)
+
+
+def sentence(source: Source) -> Markup:
+    """The answer in words, written from metrics.tsv."""
+    best, baseline = best_models(source)
+    name = metric(HEADLINE[source.settings.task])
+    row = best if best is not None else baseline
+    assert row is not None
+    digits = shared_digits(headline(source))
+    parts = [
+        Markup("{}<strong>{}</strong> reaches {} {} of {} ({}){}.").format(
+            "The ensemble " if row["kind"] == "ensemble" else "",
+            row["label"],
+            "an" if name.label[0] in "aeiouAEIOUR" else "a",
+            name.label,
+            _phrase(row, digits),
+            sizes(row),
+            _rank(source, name),
+        )
+    ]
+    if best is not None and baseline is not None:
+        parts.append(
+            Markup("The best baseline, {}, reaches {}. {}").format(
+                baseline["label"], _phrase(baseline, digits), _comparison(best, baseline, name.better)
+            )
+        )
+    elif best is not None:
+        parts.append(Markup("No baseline has this metric, so nothing says whether this is more than a trivial model reaches."))
+    return Markup(" ").join(parts)
+
+
+def _rank(source: Source, name: Metric) -> str:
+    count = int((headline(source)["kind"] != "baseline").sum())
+    word = "lowest" if name.better < 0 else "highest"
+    return f", the {word} of {count} trained models and ensembles" if count > 1 else ""
+
+
+def _comparison(best: pd.Series, baseline: pd.Series, better: int) -> str:
+    if pd.isna(best["ci_low"]) or pd.isna(baseline["ci_low"]):
+        return "Without intervals the two cannot be compared."
+    if better * (best["value"] - baseline["value"]) <= 0:
+        return "The baseline is at least as good: nothing was gained by training."
+    apart = best["ci_low"] > baseline["ci_high"] if better > 0 else best["ci_high"] < baseline["ci_low"]
+    if apart:
+        return "The two 95\u00a0% intervals do not overlap."
+    return "The two 95\u00a0% intervals overlap, and no paired test was made: this run alone does not establish a difference."
+
+
+def shared_digits(rows: pd.DataFrame) -> int:
+    """Decimals that suit most of the intervals of one metric, so that numbers stand in line."""
+    found = [decimals(low, high) for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True) if pd.notna(low) and high > low]
+    return sorted(found)[len(found) // 2] if found else 3

@@ -1,0 +1,164 @@
+"""What ran where, with which versions, and how to do it again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from gyri.progress import duration
+from gyri.report.parts import NONE, Missing, Reportlet, Table
+from gyri.report.source import Source
+
+STAGES = ["synthetic", "dataset", "audit", "split", "preprocess", "normalize", "train", "predict-fold", "ensemble", "evaluate"]
+SHOWN_PACKAGES = 14
+
+
+def jobs(source: Source) -> Reportlet:
+    """One row per stage (and model): how many jobs, where, how long, how much memory."""
+    records = _records(source)
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        grouped[(str(record.get("stage")), str(record.get("model", "")))].append(record)
+    body = []
+    for stage, model in sorted(grouped, key=lambda pair: (_rank(pair[0]), pair[1])):
+        body.append(_job_row(source, stage, model, grouped[(stage, model)]))
+    total = sum(_number(record, "seconds") for record in records)
+    columns = ["Stage", "Model", "#Jobs", "Device", "Processor", "#Time in all", "#Longest job", "#Largest memory (MB)", "Code"]
+    processors = _words(records, "host_kind")
+    if len({row[4] for row in body}) == 1:
+        columns.remove("Processor")
+        body = [[*row[:4], *row[5:]] for row in body]
+    table = Table(columns, body, "What ran where", classes="sortable")
+    memory = max(_number(record, "peak_memory_mb") for record in records)
+    notes = [
+        f"{len(records)} jobs, {duration(total)} in all (jobs may have run side by side); largest memory {memory:.0f} MB.",
+        f"Processor: {processors}.",
+    ]
+    return Reportlet(tables=[table], data=_flat(records), notes=notes)
+
+
+def _records(source: Source) -> list[dict[str, Any]]:
+    records = [record for record in source.provenance if record.get("stage") not in (None, "report", "index")]
+    if not records:
+        raise Missing("no provenance file was found")
+    return records
+
+
+def _rank(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
+
+
+def _number(record: dict[str, Any], name: str) -> float:
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _words(records: list[dict[str, Any]], name: str) -> str:
+    found = sorted({str(record[name]) for record in records if record.get(name)})
+    return ", ".join(found) or "n/a"
+
+
+def _job_row(source: Source, stage: str, model: str, records: list[dict[str, Any]]) -> list[object]:
+    seconds = [_number(record, "seconds") for record in records]
+    memory = max(_number(record, "peak_memory_mb") for record in records)
+    return [
+        stage,
+        source.label(model) if model else NONE,
+        len(records),
+        _words(records, "device"),
+        _words(records, "host_kind"),
+        duration(sum(seconds)),
+        duration(max(seconds)),
+        f"{memory:.0f}" if memory else "n/a",
+        Markup("<code>{}</code>").format(_words(records, "code")[:40]),
+    ]
+
+
+def _flat(records: list[dict[str, Any]]) -> pd.DataFrame:
+    names = ["stage", "dataset", "experiment", "model", "fold", "seed", "device", "host_kind", "started"]
+    names += ["seconds", "cpu_seconds", "peak_memory_mb", "code", "environment", "file"]
+    return pd.DataFrame([{name: record.get(name) for name in names} for record in records])
+
+
+def versions(source: Source) -> Reportlet:
+    """Software versions; a package with several is marked."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for record in _records(source):
+        for name, version in (record.get("versions") or {}).items():
+            found[name][str(version)].add(str(record.get("stage")))
+    if not found:
+        raise Missing("no provenance file names versions")
+    body, data = [], []
+    for name in sorted(found, key=lambda item: (item not in ("gyri", "python", "torch"), item.lower())):
+        kinds = found[name]
+        text = ", ".join(sorted(kinds))
+        body.append([name, text if len(kinds) == 1 else Markup("<strong>{}</strong> (several)").format(text)])
+        data += [
+            {"package": name, "version": version, "stages": " ".join(sorted(stages))} for version, stages in sorted(kinds.items())
+        ]
+    environments = sorted({str(record.get("environment")) for record in _records(source) if record.get("environment")})
+    notes = [f"Environment: {', '.join(environments) or 'not recorded'}."]
+    return Reportlet(
+        tables=[Table(["Package", "Version"], body, "Software versions", classes="compact")], data=pd.DataFrame(data), notes=notes
+    )
+
+
+def reproduce(source: Source) -> Reportlet:
+    """Commands, seed, and how to cite."""
+    records = _records(source)
+    seeds = sorted(
+        {str((record.get("settings") or {}).get("seed")) for record in records if record.get("stage") == "train"} - {"None"}
+    )
+    threads = sorted(
+        {str((record.get("settings") or {}).get("threads")) for record in records if record.get("stage") == "train"} - {"None"}
+    )
+    name, dataset = source.settings.experiment, source.settings.dataset
+    facts = source.description
+    reference = Markup("<p>Data: {} ({}).{}</p>").format(
+        facts.get("name") or dataset,
+        facts.get("licence") or "licence not available",
+        f" {facts['reference']}" if facts.get("reference") else " Reference: not available.",
+    )
+    body = Markup(
+        "<p>With the same configuration file, from the repository's folder:</p>"
+        "<pre><code>snakemake -c{threads} --configfile YOUR_CONFIGURATION.yaml results/{name}/report.html</code></pre>"
+        "<p>Everything is drawn from the configuration's seed ({seeds}); threads per training: {threads}. "
+        "The same bytes come out only with the same environment, number of threads and kind of processor (see the tables above).</p>"
+        "<p>To predict new scans with a model of this experiment:</p>"
+        "<pre><code>PYTHONPATH=workflow python -m gyri predict results/{name}/{model} NEW_SCAN.nii.gz -o OUTPUT</code></pre>{reference}"
+        "<p>Software: gyri {version}; please cite it by its CITATION.cff, and the packages listed above.</p>"
+    ).format(
+        threads=max(threads, default="2"),
+        name=name,
+        seeds=", ".join(seeds) or "not available",
+        model=(source.networks or list(source.settings.models))[0],
+        reference=reference,
+        version=_gyri_version(records),
+    )
+    return Reportlet(body=body)
+
+
+def _gyri_version(records: list[dict[str, Any]]) -> str:
+    found = sorted({str(record["versions"]["gyri"]) for record in records if (record.get("versions") or {}).get("gyri")})
+    return ", ".join(found) or "(version not available)"
+
+
+def training_cost(source: Source) -> pd.DataFrame:
+    """Per model: seconds of all its trainings, and the largest memory; columns model, seconds, trainings, memory_mb."""
+    rows = []
+    records = [record for record in source.provenance if record.get("stage") == "train"]
+    for model in source.settings.models:
+        own = [record for record in records if record.get("model") == model]
+        if own:
+            rows.append(
+                {
+                    "model": model,
+                    "seconds": sum(_number(record, "seconds") for record in own),
+                    "trainings": len(own),
+                    "memory_mb": max(_number(record, "peak_memory_mb") for record in own),
+                }
+            )
+    return pd.DataFrame(rows, columns=["model", "seconds", "trainings", "memory_mb"])

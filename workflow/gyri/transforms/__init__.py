@@ -1,0 +1,1 @@
+"""Transforms of images: preprocessing and its inverse, normalization, augmentation."""

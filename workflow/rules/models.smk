@@ -1,0 +1,85 @@
+# Training, prediction and averaging: one job per model, fold and seed.
+
+
+rule train_model:
+    input:
+        cohort=dataset_file("cohort.tsv"),
+        facts=dataset_file("dataset.json"),
+        splits=dataset_file("splits.tsv"),
+        images=dataset_file("images.npy"),
+        labels=dataset_file("labels.npy"),
+        manifest=dataset_file("images.json"),
+        normalization=fold_file("normalization.json"),
+        arrays=fold_file("normalization.safetensors"),
+    output:
+        weights="results/{experiment}/{model}/fold-{fold}/seed-{seed}/weights.safetensors",
+        last="results/{experiment}/{model}/fold-{fold}/seed-{seed}/last.safetensors",
+        history="results/{experiment}/{model}/fold-{fold}/seed-{seed}/history.tsv",
+        model="results/{experiment}/{model}/fold-{fold}/seed-{seed}/model.json",
+        provenance="results/{experiment}/{model}/fold-{fold}/seed-{seed}/provenance-train.json",
+    log:
+        "results/logs/train/{experiment}/{model}/fold-{fold}-seed-{seed}.log",
+    container:
+        IMAGES["torch"]
+    threads: CONFIG.threads.train
+    params:
+        **job("train"),
+        dataset=dataset_of,
+    shell:
+        "PYTHONPATH=workflow python -m gyri train --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
+        " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
+        " --environment {params.environment} --threads {threads} 2>&1 | tee {log}"
+
+
+rule predict_fold:
+    input:
+        weights="results/{experiment}/{model}/fold-{fold}/seed-{seed}/weights.safetensors",
+        model="results/{experiment}/{model}/fold-{fold}/seed-{seed}/model.json",
+        cohort=dataset_file("cohort.tsv"),
+        facts=dataset_file("dataset.json"),
+        splits=dataset_file("splits.tsv"),
+        images=dataset_file("images.npy"),
+        manifest=dataset_file("images.json"),
+    output:
+        predictions="results/{experiment}/{model}/fold-{fold}/seed-{seed}/predictions.tsv",
+        probabilities=temp("results/{experiment}/{model}/fold-{fold}/seed-{seed}/probabilities.npy"),
+        provenance="results/{experiment}/{model}/fold-{fold}/seed-{seed}/provenance-predict.json",
+    log:
+        "results/logs/predict/{experiment}/{model}/fold-{fold}-seed-{seed}.log",
+    container:
+        IMAGES["torch"]
+    threads: CONFIG.threads.predict
+    params:
+        **job("predict-fold"),
+        dataset=dataset_of,
+        scope="",
+    shell:
+        "PYTHONPATH=workflow python -m gyri predict-fold {params.scope} --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
+        " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
+        " --environment {params.environment} --threads {threads} 2>&1 | tee {log}"
+
+
+rule average_models:
+    input:
+        member_files("predictions.tsv"),
+        member_files("probabilities.npy"),
+        member_files("model.json"),
+        cohort=dataset_file("cohort.tsv"),
+        facts=dataset_file("dataset.json"),
+        manifest=dataset_file("images.json"),
+    output:
+        predictions="results/{experiment}/{ensemble}/fold-{fold}/seed-all/predictions.tsv",
+        provenance="results/{experiment}/{ensemble}/fold-{fold}/seed-all/provenance-ensemble.json",
+    log:
+        "results/logs/ensemble/{experiment}/{ensemble}/fold-{fold}.log",
+    container:
+        IMAGES["tables"]
+    params:
+        **job("ensemble"),
+        dataset=dataset_of,
+        fold=lambda wildcards: wildcards.fold,
+        scope="",
+    shell:
+        "PYTHONPATH=workflow python -m gyri ensemble {params.scope} --dataset {params.dataset} --experiment {wildcards.experiment} --ensemble {wildcards.ensemble}"
+        " --fold {params.fold} --settings {params.settings:q} --code {params.code}"
+        " --environment {params.environment} 2>&1 | tee {log}"

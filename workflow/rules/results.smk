@@ -1,0 +1,80 @@
+# Numbers, pages, and the index of pages.
+
+
+rule evaluate_experiment:
+    input:
+        cohort=dataset_file("cohort.tsv"),
+        facts=dataset_file("dataset.json"),
+        splits=dataset_file("splits.tsv"),
+        manifest=dataset_file("images.json"),
+        runs=run_files("predictions.tsv"),
+        averages=ensemble_files("predictions.tsv"),
+    output:
+        predictions="results/{experiment}/predictions.tsv",
+        cases="results/{experiment}/cases.tsv",
+        metrics="results/{experiment}/metrics.tsv",
+        undefined="results/{experiment}/undefined.tsv",
+        provenance="results/{experiment}/provenance-evaluate.json",
+    log:
+        "results/logs/evaluate/{experiment}.log",
+    container:
+        IMAGES["tables"]
+    threads: CONFIG.threads.evaluate
+    params:
+        **job("evaluate"),
+        dataset=dataset_of,
+        scope="",
+    shell:
+        "PYTHONPATH=workflow python -m gyri evaluate {params.scope} --dataset {params.dataset} --experiment {wildcards.experiment} --settings {params.settings:q}"
+        " --code {params.code} --environment {params.environment} --threads {threads}"
+        " --predictions {input.runs:q} {input.averages:q} 2>&1 | tee {log}"
+
+
+rule report_experiment:
+    input:
+        predictions="results/{experiment}/predictions.tsv",
+        cases="results/{experiment}/cases.tsv",
+        metrics="results/{experiment}/metrics.tsv",
+        undefined="results/{experiment}/undefined.tsv",
+        evaluated="results/{experiment}/provenance-evaluate.json",
+        histories=run_files("history.tsv"),
+        trained=run_files("provenance-train.json"),
+        predicted=run_files("provenance-predict.json"),
+        cohort=dataset_file("cohort.tsv"),
+        audit=dataset_file("audit.json"),
+        checks=dataset_file("audit.tsv"),
+        excluded=dataset_file("excluded.tsv"),
+        splits=dataset_file("splits.tsv"),
+        balance=dataset_file("balance.tsv"),
+        images=dataset_file("images.json"),
+    output:
+        page="results/{experiment}/report.html",
+        twin="results/{experiment}/report.json",
+        provenance="results/{experiment}/provenance-report.json",
+    log:
+        "results/logs/report/{experiment}.log",
+    container:
+        IMAGES["tables"]
+    params:
+        **job("report"),
+    shell:
+        "PYTHONPATH=workflow python -m gyri report --experiment {wildcards.experiment} --settings {params.settings:q} --code {params.code}"
+        " --environment {params.environment} 2>&1 | tee {log}"
+
+
+rule report_index:
+    input:
+        expand("results/{experiment}/report.html", experiment=CONFIG.experiments),
+        expand("results/{experiment}/report.json", experiment=CONFIG.experiments),
+    output:
+        page="results/report.html",
+        twin="results/report.json",
+        provenance="results/provenance-index.json",
+    log:
+        "results/logs/report/index.log",
+    container:
+        IMAGES["tables"]
+    params:
+        **job("index"),
+    shell:
+        "PYTHONPATH=workflow python -m gyri index --settings {params.settings:q} --code {params.code} --environment {params.environment} 2>&1 | tee {log}"
