@@ -70,6 +70,12 @@ class ProvenanceError(GyriError):
     title = "The job is not the one that was planned"
 
 
+class ContainerError(GyriError):
+    """A container image is missing, is not the locked one, or could not be built."""
+
+    title = "The container image cannot be used"
+
+
 class Interrupted(GyriError):
     """A signal asked the job to stop; its state is saved and the next run goes on from there."""
 

@@ -1,4 +1,4 @@
-"""What a result depends on, as hashes: the code a stage can reach, and the environment it runs in.
+"""The code that a result depends on, as one hash (the environment it runs in: `gyri.environment`).
 
 Code counts as syntax trees without docstrings, so a comment, a docstring or a line break changes nothing. Imports are followed
 wherever they stand, inside functions too. What is found by name at run time (a network, a loss, an optimizer) is added by
@@ -18,7 +18,7 @@ from gyri.io import sha256_file, sha256_text
 
 PACKAGE = Path(__file__).resolve().parent
 # the door, the planner of settings and the bookkeeping: they decide what is called and write down that it was, but compute no result
-BOOKKEEPING = ("gyri.fingerprint", "gyri.provenance", "gyri.settings")
+BOOKKEEPING = ("gyri.environment", "gyri.fingerprint", "gyri.provenance", "gyri.settings")
 OUTSIDE = {"gyri.__main__", "gyri.cli", "gyri.cli.commands", "gyri.cli.options", "gyri.cli.stages", "gyri.plan", *BOOKKEEPING}
 DATA_SUFFIXES = {".j2", ".css", ".js", ".yml", ".bib"}
 
@@ -103,18 +103,6 @@ def verify_code(modules: Iterable[str], expected: str, before: Container[str] = 
     if strange:
         remedy = "import them with a plain `from gyri... import ...`, which the fingerprint follows, or name them in stage_modules"
         raise ProvenanceError(Problem("code of this job", f"loaded: {', '.join(strange)}", "only fingerprinted modules", remedy))
-
-
-def environment_fingerprint() -> str:
-    """What the environment consists of: the lock it was installed from, else the packages found in it."""
-    version = f"python {sys.version_info.major}.{sys.version_info.minor}"
-    lock = Path(sys.prefix) / "gyri.lock"
-    if lock.is_file():
-        return "lock:" + sha256_text(version, lock.read_text(encoding="utf-8"))[:16]
-    from importlib.metadata import distributions
-
-    found = sorted({f"{item.metadata['Name']}=={item.version}" for item in distributions()})
-    return "unlocked:" + sha256_text(version, *found)[:16]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from gyri import settings as choose
 from gyri.config.load import load_config
 from gyri.dataset import sources
+from gyri.environment import environment_fingerprint
 from gyri.errors import GyriError
-from gyri.fingerprint import code_fingerprint, environment_fingerprint
+from gyri.fingerprint import code_fingerprint
 from gyri.io import canonical_json
 from gyri.layout import Layout
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gyri.config.base import Settings
+from gyri.environment import environment_fingerprint, verify_environment
 from gyri.errors import ConfigError, DataError, Problem
-from gyri.fingerprint import code_fingerprint, environment_fingerprint, verify_code
+from gyri.fingerprint import code_fingerprint, verify_code
 from gyri.io import canonical_json, sha256_text
 from gyri.layout import Layout
 
@@ -110,6 +111,8 @@ def _record(
         raise DataError([Problem(str(path), "no such file", f"what {options.stage} reads", remedy) for path in missing])
     text = canonical_json(settings.model_dump(mode="json"))
     modules = stage_modules(options.stage, settings)
+    if options.environment:
+        verify_environment(options.environment)
     environment = options.environment or environment_fingerprint()
     code = options.code or code_fingerprint(modules)
     job = {"stage": options.stage, "settings": settings.model_dump(mode="json"), "code": code, "environment": environment, **names}
