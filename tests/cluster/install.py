@@ -76,7 +76,9 @@ def run(*command: str, cwd: Path | None = None) -> None:
         SystemExit: it failed.
     """
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "PATH": f"{ADMIN_PATH}:{os.environ.get('PATH', '')}"}
-    done = subprocess.run(command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout}\nfailed ({done.returncode}): {' '.join(command)}")
 
@@ -115,7 +117,9 @@ def debian_mirror() -> str:
         origin, component, codename, mirror = line.split("|", 3)
         if (origin, component) == ("Debian", "main") and "-" not in codename:
             return mirror
-    raise SystemExit("this machine's apt sources name no mirror of Debian; Apptainer for Debian 12 is taken from its unstable suite")
+    raise SystemExit(
+        "this machine's apt sources name no mirror of Debian; Apptainer for Debian 12 is taken from its unstable suite"
+    )
 
 
 def download_unstable(folder: Path) -> None:
