@@ -11,11 +11,14 @@ from gyri.statistics import (
     Estimate,
     average,
     bca_interval,
+    bca_p,
+    difference,
     estimate,
     estimate_mean,
     extreme_interval,
     group_weights,
     studentized_interval,
+    studentized_p,
     undefined,
 )
 
@@ -104,7 +107,8 @@ def test_studentized_is_the_textbook_formula() -> None:
     for row in weights:
         drawn = np.repeat(values, row.astype(int))
         ratios.append((drawn.mean() - values.mean()) / (drawn.std(ddof=1) / 5))
-    upper, lower = np.quantile(ratios, [0.975, 0.025])
+    tail = stats.norm.cdf(stats.t.ppf(0.025, 24))  # a little further out, as Student's t is
+    upper, lower = np.quantile(ratios, [1 - tail, tail])
     error = values.std(ddof=1) / 5
     expected = values.mean() - upper * error, values.mean() - lower * error
     assert studentized_interval(values, np.arange(25), weights, 0.95, FREE) == pytest.approx(expected)
@@ -156,6 +160,53 @@ def test_average_over_folds_keeps_strata_apart() -> None:
     assert mean.resampled.var() == pytest.approx(within, rel=0.08), "differences between folds are not sampling error"
     assert average([undefined(3000, 18), folds[0]]).value == folds[0].value
     assert np.isnan(average([undefined(3000, 18)]).value)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.2, 0.3])
+def test_p_is_one_minus_the_confidence_whose_interval_ends_at_zero(shift: float) -> None:
+    random = np.random.default_rng(11)
+    values, group, weights = random.gamma(2, 0.5, 16) - 1 + shift, np.arange(16), weights_of(16, 4000)
+    found = estimate_mean(values, group, weights)
+    for p, interval in (
+        (bca_p(found, 16, 1), lambda confidence: bca_interval(found, 16, 1, confidence, FREE)),
+        (studentized_p(values, group, weights), lambda confidence: studentized_interval(values, group, weights, confidence, FREE)),
+    ):
+        assert 0 < p <= 1
+        inside, outside = interval(min(1 - p + 0.01, 0.9999)), interval(max(1 - p - 0.01, 0.0001))
+        assert inside[0] <= 0 <= inside[1]
+        if p < 0.98:
+            assert not outside[0] <= 0 <= outside[1]
+
+
+def test_p_of_nothing_and_of_much() -> None:
+    group, weights = np.arange(20), weights_of(20)
+    random = np.random.default_rng(12)
+    same = estimate_mean(np.zeros(20), group, weights)
+    assert bca_p(difference(same, same), 20, 1) == studentized_p(np.zeros(20), group, weights) == 1
+    large = random.normal(5, 1, 20)
+    assert bca_p(estimate_mean(large, group, weights), 20, 1) < 1e-10
+    assert studentized_p(large, group, weights) < 1e-10, "so that many comparisons can be corrected for"
+    assert studentized_p(-large, group, weights) == pytest.approx(studentized_p(large, group, weights))
+    assert np.isnan(bca_p(undefined(100, 5), 5, 1))
+    assert np.isnan(studentized_p(np.ones(20), group, weights)), "no spread, no test"
+
+
+def test_p_agrees_with_student_where_values_are_normal() -> None:
+    values, weights = np.random.default_rng(13).normal(0.25, 1, 60), weights_of(60, 20_000)
+    expected = stats.ttest_1samp(values, 0).pvalue
+    assert studentized_p(values, np.arange(60), weights) == pytest.approx(expected, abs=0.02)
+    assert bca_p(estimate_mean(values, np.arange(60), weights), 60, 1) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_difference_is_drawn_in_pairs() -> None:
+    random = np.random.default_rng(14)
+    first, weights = random.normal(size=30), weights_of(30)
+    second = first + 0.1 + 0.01 * random.normal(size=30)
+    found = difference(*(estimate_mean(values, np.arange(30), weights) for values in (second, first)))
+    assert found.value == pytest.approx(np.mean(second - first))
+    np.testing.assert_allclose(found.resampled, weights @ (second - first) / 30)
+    low, high = bca_interval(found, 30, 1, 0.95, FREE)
+    assert 0.08 < low < high < 0.12, "what is common to both models cancels"
 
 
 @pytest.mark.parametrize(("groups", "least"), [(12, 0.90), (20, 0.90)])

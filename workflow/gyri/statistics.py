@@ -120,6 +120,11 @@ def estimate_mean(values: Array, group: Indices, weights: Array) -> Estimate:
     return Estimate(float(sums.sum() / sizes.sum()), resampled, _influence(without, present, groups))
 
 
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """First minus second, both estimated with the same weights: the resamples are drawn in pairs."""
+    return Estimate(first.value - second.value, first.resampled - second.resampled, first.influence - second.influence)
+
+
 def undefined(resamples: int, groups: int) -> Estimate:
     """The estimate of what has no value."""
     return Estimate(math.nan, np.full(resamples, np.nan), np.zeros(groups))
@@ -159,12 +164,9 @@ def bca_interval(found: Estimate, groups: int, strata: int, confidence: float, l
     differs = np.abs(resampled - found.value) > 1e-12 * max(abs(found.value), 1e-300)
     if not differs.any():
         return extreme_interval(found.value, groups, confidence, limits)
-    from scipy.special import ndtr, ndtri, stdtrit
+    from scipy.special import ndtr, stdtrit
 
-    below = (differs & (resampled < found.value)).mean() + (~differs).mean() / 2
-    shift = ndtri(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled)))
-    spread = (found.influence**2).sum()
-    acceleration = (found.influence**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
+    shift, acceleration = _bend(found, resampled, differs)
     tail = (1 - confidence) / 2
     step = shift + stdtrit(max(groups - strata, 1), np.array([tail, 1 - tail]))
     bend = 1 - acceleration * step
@@ -172,6 +174,66 @@ def bca_interval(found: Estimate, groups: int, strata: int, confidence: float, l
     quantiles = np.where(bend > 0, ndtr(shift + step / np.where(bend > 0, bend, 1)), [0.0, 1.0])
     low, high = np.quantile(resampled, quantiles)
     return float(min(low, found.value)), float(max(high, found.value))
+
+
+def bca_p(found: Estimate, groups: int, strata: int) -> float:
+    """Two-sided p for a true value of 0: one minus the confidence at which the interval of `bca_interval` would end at 0.
+
+    Args:
+        found: of a difference, say.
+        groups: number of groups that enter.
+        strata: number of strata they were resampled in.
+
+    Returns:
+        p; 1 where no resample differs from a value of 0; NaN where there is no interval. Where no resample reaches 0, the tail is that of
+        Student's t if it is smaller than what the resamples can show.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 15.4 (achieved significance from BCa).
+    """
+    resampled = found.resampled[np.isfinite(found.resampled)]
+    if not math.isfinite(found.value) or groups < 2 or len(resampled) < DEFINED * len(found.resampled):
+        return math.nan
+    differs = np.abs(resampled - found.value) > 1e-12 * max(abs(found.value), 1e-300)
+    if not differs.any():
+        return 1.0 if found.value == 0 else math.nan
+    from scipy.special import ndtri, stdtr
+
+    shift, acceleration = _bend(found, resampled, differs)
+    below = (resampled < 0).mean() + (resampled == 0).mean() / 2
+    step = ndtri(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled))) - shift
+    straight = 1 + acceleration * step
+    freedom = max(groups - strata, 1)
+    # beyond the pole no confidence below 1 reaches 0
+    p = 2 * stdtr(freedom, -abs(step / straight - shift)) if straight > 0 else 1 / len(resampled)
+    if below in (0, 1):
+        p = min(p, 2 * stdtr(freedom, -abs(found.value) / resampled.std(ddof=1)))
+    return float(min(p, 1))
+
+
+def studentized_p(values: Array, group: Indices, weights: Array) -> float:
+    """Two-sided p for a true mean of 0: one minus the confidence at which `studentized_interval` would end at 0.
+
+    Args:
+        values: (n,) all finite, for example differences between two models.
+        group: as in `studentized_interval`.
+        weights: as in `studentized_interval`.
+
+    Returns:
+        p; 1 where all values are 0; NaN where there is no interval; beyond the resamples as in `bca_p`.
+    """
+    if not np.any(values):
+        return 1.0
+    found = _studentized(values, group, weights)
+    if found is None:
+        return math.nan
+    from scipy.special import ndtri, stdtr
+
+    mean, error, ratios, groups = found
+    reached = min((ratios >= mean / error).sum(), (ratios <= mean / error).sum())
+    p = 2 * stdtr(groups - 1, ndtri((reached + 1) / (len(ratios) + 1)))
+    if not reached:
+        p = min(p, 2 * stdtr(groups - 1, -abs(mean / error)))
+    return float(min(p, 1))
 
 
 def studentized_interval(values: Array, group: Indices, weights: Array, confidence: float, limits: Range) -> Interval | None:
@@ -187,18 +249,22 @@ def studentized_interval(values: Array, group: Indices, weights: Array, confiden
     Returns:
         Low and high end; None where the standard error is 0 in the images or in more than half of the resamples.
 
+    The quantiles are taken a little further out, at those levels of the normal distribution that Student's t (groups minus one
+    degrees of freedom) puts in place of the nominal ones: without it the mean of values with rare bad failures is covered too
+    rarely (0.927 instead of 0.940 at 20 groups; docs/statistics.md).
+
     Source: Davison and Hinkley 1997, section 5.2; the standard error of a ratio of sums over groups: Cochran, Sampling
     Techniques, Wiley 1977, section 6.4.
     """
-    sums, sizes = _sums(values, group, weights.shape[1])
-    mean, error = _mean_and_error(sums, sizes, np.ones((1, weights.shape[1])))
-    means, errors = _mean_and_error(sums, sizes, weights)
-    usable = errors > 1e-9 * error[0]  # smaller ones are rounding: a resample of one value only
-    if not error[0] > 1e-12 * np.abs(values).max() or usable.mean() < DEFINED:
+    found = _studentized(values, group, weights)
+    if found is None:
         return None
-    tail = (1 - confidence) / 2
-    upper, lower = np.quantile((means[usable] - mean[0]) / errors[usable], [1 - tail, tail])
-    low, high = float(mean[0] - upper * error[0]), float(mean[0] - lower * error[0])
+    from scipy.special import ndtr, stdtrit
+
+    mean, error, ratios, groups = found
+    tail = float(ndtr(stdtrit(groups - 1, (1 - confidence) / 2)))
+    upper, lower = np.quantile(ratios, [1 - tail, tail])
+    low, high = float(mean - upper * error), float(mean - lower * error)
     bottom, top = (-math.inf if limits[0] is None else limits[0]), (math.inf if limits[1] is None else limits[1])
     return max(low, bottom), min(high, top)
 
@@ -229,6 +295,27 @@ def extreme_interval(value: float, groups: int, confidence: float, limits: Range
 def _sums(values: Array, group: Indices, groups: int) -> tuple[Array, Array]:
     """Sum of the values and number of images of every group."""
     return np.bincount(group, values, groups).astype(np.float64), np.bincount(group, minlength=groups).astype(np.float64)
+
+
+def _bend(found: Estimate, resampled: Array, differs: NDArray[np.bool_]) -> tuple[float, float]:
+    """Bias correction and acceleration of BCa (Efron 1987, section 6)."""
+    from scipy.special import ndtri
+
+    below = (differs & (resampled < found.value)).mean() + (~differs).mean() / 2
+    shift = ndtri(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled)))
+    spread = (found.influence**2).sum()
+    return float(shift), float((found.influence**3).sum() / (6 * spread**1.5)) if spread > 0 else 0.0
+
+
+def _studentized(values: Array, group: Indices, weights: Array) -> tuple[float, float, Array, int] | None:
+    """Mean, its standard error, the studentized resamples, and the number of groups; None where a standard error is 0."""
+    sums, sizes = _sums(values, group, weights.shape[1])
+    mean, error = _mean_and_error(sums, sizes, np.ones((1, weights.shape[1])))
+    means, errors = _mean_and_error(sums, sizes, weights)
+    usable = errors > 1e-9 * error[0]  # smaller ones are rounding: a resample of one value only
+    if not error[0] > 1e-12 * np.abs(values).max() or usable.mean() < DEFINED:
+        return None
+    return float(mean[0]), float(error[0]), (means[usable] - mean[0]) / errors[usable], int((sizes > 0).sum())
 
 
 def _mean_and_error(sums: Array, sizes: Array, weights: Array) -> tuple[Array, Array]:
