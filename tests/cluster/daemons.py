@@ -169,6 +169,7 @@ class Cluster:
             "AccountingStoragePass": f"{folder}/munge/socket",
             "AccountingStorageEnforce": "associations",
             "AccountingStorageTRES": "gres/gpu",
+            "AccountingStoreFlags": "job_comment",
             "SelectType": "select/cons_tres",
             "SelectTypeParameters": "CR_CPU_Memory",
             "SchedulerParameters": "batch_sched_delay=0,sched_interval=5,bf_interval=5",

@@ -1,0 +1,72 @@
+"""One cluster for the session, and one finished demo on it, which the tests copy."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from daemons import Cluster, slurm_cluster
+from project import REPOSITORY, Demo, Project, clone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker("cluster")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Real Slurm; its sockets need a short path."""
+    folder = Path(tempfile.mkdtemp(prefix="gyri-slurm-"))
+    try:
+        with slurm_cluster(folder) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder)
+
+
+def small_demo() -> dict[str, Any]:
+    """The default configuration at a small size: one fold, few participants, few epochs; the networks stay."""
+    config: dict[str, Any] = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
+    brains = config["datasets"]["brains"]
+    brains |= {"participants": 30, "spacing_mm": 8, "shape": [24, 32, 24], "run_folds": [0]}
+    brains["audit"]["permutations"] = 99
+    config["threads"] = dict.fromkeys(config["threads"], 1)
+    for experiment in config["experiments"].values():
+        experiment["training"] |= {"epochs": 2, "validate_every": 1}
+        experiment["evaluation"] = {"resamples": 100}
+    config["experiments"]["diagnosis"]["architectures"]["conv5_fc3"]["seeds"] = 1
+    # long enough to be interrupted in its midst, with checkpoints to go on from
+    tissue = config["experiments"]["tissue"]
+    tissue["architectures"]["unet"]["seeds"] = 2
+    tissue["training"] |= {"epochs": 40, "validate_every": 4, "checkpoint_seconds": 2.0}
+    return config
+
+
+@pytest.fixture(scope="session")
+def demo(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo, from start to report."""
+    project = clone(tmp_path_factory.mktemp("cluster") / "demo", cluster, small_demo())
+    built = project.gyri("containers", "build")
+    assert built.returncode == 0, built.stdout + built.stderr
+    begin = time.monotonic()
+    done = project.snakemake()
+    return Demo(project, done, time.monotonic() - begin)
+
+
+@pytest.fixture
+def copy_of_demo(demo: Demo, tmp_path: Path) -> Callable[[], Project]:
+    """Makes copies of the finished demo, which may be changed."""
+    assert demo.done.returncode == 0, demo.done.stdout + demo.done.stderr
+
+    def copy() -> Project:
+        folder = shutil.copytree(demo.project.folder, tmp_path / "project", symlinks=True)
+        return Project(folder, demo.project.cluster)
+
+    return copy
