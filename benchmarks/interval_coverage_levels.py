@@ -33,7 +33,7 @@ from gyri.comparison import corrected_t, permutation_p, permutations
 from gyri.evaluate.permuted import classified_under
 from gyri.metrics.classification import Classified, auroc
 from gyri.seeds import generator
-from gyri.statistics import Estimate, average, bca_p, difference, estimate, group_weights, studentized_p
+from gyri.statistics import Estimate, average, bca_interval, difference, estimate, group_weights, studentized_p, symmetric_p
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -60,7 +60,7 @@ def paired_means(kind: str, groups: int, resamples: int, random: np.random.Gener
     def errors(shape: float) -> Array:
         if kind == "paired_dice":
             return common + random.gamma(shape, 1 / shape, groups)[group] + random.gamma(shape, 1 / shape, size)
-        width = 0.5 / shape
+        width = 0.35 if shape == 1 else 0.6
         noise = width * random.normal(size=groups)[group] + width * random.normal(size=size)
         return common + np.exp(noise - width**2)
 
@@ -93,7 +93,9 @@ def paired_ranking(kind: str, groups: int, resamples: int, random: np.random.Gen
 
     scales = np.array([[0.5, 1, 2], [2, 0.5, 1]])[:, fold[group]] if in_folds else np.ones((2, 1))
     found = difference(measured(scores[0] * scales[0]), measured(scores[1] * scales[1]))
-    yield "gyri: BCa paired bootstrap", bca_p(found, groups, FOLDS if in_folds else 1)
+    yield "gyri: symmetric paired bootstrap", symmetric_p(found, groups - (FOLDS if in_folds else 1))
+    bca = bca_interval(found, groups, FOLDS if in_folds else 1, 0.95, (-1, 1))
+    yield "BCa", math.nan if bca is None else float(bca[0] <= 0 <= bca[1])
     below = (found.resampled < 0).mean() + (found.resampled == 0).mean() / 2
     yield "percentile over groups", 2 * min(below, 1 - below)
 

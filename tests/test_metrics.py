@@ -12,12 +12,13 @@ import pytest
 from scipy import ndimage, stats
 from sklearn import metrics as sk
 
-from gyri.metrics import classification, regression, segmentation
+from gyri.metrics import calibration, classification, operating_points, postprocessing, regression, segmentation
 from gyri.metrics.classification import Classified
 from gyri.metrics.regression import Regressed
 from gyri.metrics.segmentation import Pair, pairs, surface
 
-ALL = [(module, name) for module in (classification, regression, segmentation) for name in module.METRICS]
+OF_CLASSES = (classification, calibration, operating_points)
+ALL = [(module, name) for module in (*OF_CLASSES, regression, segmentation, postprocessing) for name in module.METRICS]
 AFFINE = np.array([[0, -1.5, 0, 3], [0.8, 0, 0, -7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])
 SPACING = (0.8, 1.5, 2.5)
 
@@ -66,7 +67,7 @@ def pair(truth: np.ndarray, predicted: np.ndarray, affine: np.ndarray = AFFINE) 
 
 def cases_of(module: ModuleType, kind: str, random: np.random.Generator) -> Any:
     """Inputs of a module's metrics."""
-    if module is classification:
+    if module in OF_CLASSES:
         return classified(random, kind, 3 if kind == "many" else 2)
     if module is regression:
         return regressed(random, kind)
@@ -93,7 +94,7 @@ def test_contract(module: ModuleType, name: str) -> None:
     declared, function = module.METRICS[name], getattr(module, name)
     assert set(declared) >= {"kind", "range", "better", "unit", "undefined"}
     assert declared["kind"] in ("case", "set")
-    assert declared["better"] in ("higher", "lower", "zero")
+    assert declared["better"] in ("higher", "lower", "zero", "one")
     assert inspect.getdoc(function)
     low, high = declared["range"]
     bottom, top = -np.inf if low is None else low, np.inf if high is None else high
@@ -116,7 +117,7 @@ def test_contract(module: ModuleType, name: str) -> None:
                 np.testing.assert_allclose(function(cases, 7 * weights), values[1:-1], rtol=1e-9, atol=1e-9)
         inside = np.isnan(values) | ((values >= bottom - 1e-12) & (values <= top + 1e-12))
         assert inside.all(), (kind, values)
-        if kind in ("random", "perfect"):
+        if kind in ("random", "perfect") and (kind, name) != ("perfect", "calibration_slope"):
             assert np.isfinite(values[0])
 
 
@@ -271,3 +272,29 @@ def test_pairs_crop_and_mask_change_nothing_else() -> None:
         for metric in segmentation.METRICS:
             function = getattr(segmentation, metric)
             np.testing.assert_allclose(function(found), function(whole), err_msg=metric)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_error_slope_and_its_correction_against_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = random.normal(60, 12, 50)
+    value = 30 + 0.5 * truth + random.normal(0, 3, 50)
+    row = random.integers(1, 5, 50)
+    repeated = np.repeat(np.arange(50), row)
+    expected = stats.linregress(truth[repeated], (value - truth)[repeated]).slope
+    cases = Regressed(truth, value)
+    assert regression.error_slope(cases, row[None].astype(float))[0] == pytest.approx(expected)
+    offset, slope = regression.fit_correction(truth, value)
+    fitted = stats.linregress(truth, value)
+    assert (offset, slope) == pytest.approx((fitted.intercept, fitted.slope))
+    corrected = Regressed(truth, (value - offset) / slope)
+    assert regression.error_slope_corrected(corrected, np.ones((1, 50)))[0] == pytest.approx(0, abs=1e-9)
+    assert regression.mae_corrected(corrected).mean() == pytest.approx(np.abs(corrected.value - truth).mean())
+
+
+def test_no_correction_where_predictions_do_not_rise() -> None:
+    truth = np.linspace(20, 80, 13)
+    for value in (np.full(13, 50.0), 100 - truth):
+        assert np.isnan(regression.fit_correction(truth, value)).all()
+    assert np.isnan(regression.fit_correction(np.full(13, 50.0), truth)).all()
+    assert regression.error_slope(Regressed(truth, np.full(13, 50.0)), np.ones((1, 13)))[0] == pytest.approx(-1)

@@ -11,7 +11,6 @@ from gyri.statistics import (
     Estimate,
     average,
     bca_interval,
-    bca_p,
     difference,
     estimate,
     estimate_mean,
@@ -19,6 +18,8 @@ from gyri.statistics import (
     group_weights,
     studentized_interval,
     studentized_p,
+    symmetric_interval,
+    symmetric_p,
     undefined,
 )
 
@@ -168,7 +169,7 @@ def test_p_is_one_minus_the_confidence_whose_interval_ends_at_zero(shift: float)
     values, group, weights = random.gamma(2, 0.5, 16) - 1 + shift, np.arange(16), weights_of(16, 4000)
     found = estimate_mean(values, group, weights)
     for p, interval in (
-        (bca_p(found, 16, 1), lambda confidence: bca_interval(found, 16, 1, confidence, FREE)),
+        (symmetric_p(found, 15), lambda confidence: symmetric_interval(found, confidence)),
         (studentized_p(values, group, weights), lambda confidence: studentized_interval(values, group, weights, confidence, FREE)),
     ):
         assert 0 < p <= 1
@@ -182,12 +183,12 @@ def test_p_of_nothing_and_of_much() -> None:
     group, weights = np.arange(20), weights_of(20)
     random = np.random.default_rng(12)
     same = estimate_mean(np.zeros(20), group, weights)
-    assert bca_p(difference(same, same), 20, 1) == studentized_p(np.zeros(20), group, weights) == 1
+    assert symmetric_p(difference(same, same), 19) == studentized_p(np.zeros(20), group, weights) == 1
     large = random.normal(5, 1, 20)
-    assert bca_p(estimate_mean(large, group, weights), 20, 1) < 1e-10
+    assert symmetric_p(estimate_mean(large, group, weights), 19) < 1e-10
     assert studentized_p(large, group, weights) < 1e-10, "so that many comparisons can be corrected for"
     assert studentized_p(-large, group, weights) == pytest.approx(studentized_p(large, group, weights))
-    assert np.isnan(bca_p(undefined(100, 5), 5, 1))
+    assert np.isnan(symmetric_p(undefined(100, 5), 4))
     assert np.isnan(studentized_p(np.ones(20), group, weights)), "no spread, no test"
 
 
@@ -195,7 +196,7 @@ def test_p_agrees_with_student_where_values_are_normal() -> None:
     values, weights = np.random.default_rng(13).normal(0.25, 1, 60), weights_of(60, 20_000)
     expected = stats.ttest_1samp(values, 0).pvalue
     assert studentized_p(values, np.arange(60), weights) == pytest.approx(expected, abs=0.02)
-    assert bca_p(estimate_mean(values, np.arange(60), weights), 60, 1) == pytest.approx(expected, abs=0.02)
+    assert symmetric_p(estimate_mean(values, np.arange(60), weights), 59) == pytest.approx(expected, abs=0.02)
 
 
 def test_a_difference_is_drawn_in_pairs() -> None:
@@ -205,7 +206,7 @@ def test_a_difference_is_drawn_in_pairs() -> None:
     found = difference(*(estimate_mean(values, np.arange(30), weights) for values in (second, first)))
     assert found.value == pytest.approx(np.mean(second - first))
     np.testing.assert_allclose(found.resampled, weights @ (second - first) / 30)
-    low, high = bca_interval(found, 30, 1, 0.95, FREE)
+    low, high = symmetric_interval(found, 0.95)
     assert 0.08 < low < high < 0.12, "what is common to both models cancels"
 
 

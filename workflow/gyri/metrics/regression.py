@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 NONE = "there is no image"
+NO_CORRECTION = (
+    "no correction could be fitted on validation (predictions do not rise with the true values), or all true values are equal"
+)
 METRICS: dict[str, dict[str, Any]] = {
     "mae": {"kind": "case", "studentized": True, "range": (0, None), "better": "lower", "unit": "target", "undefined": NONE},
     "rmse": {"kind": "set", "range": (0, None), "better": "lower", "unit": "target", "undefined": NONE},
@@ -23,6 +26,24 @@ METRICS: dict[str, dict[str, Any]] = {
         "unit": "",
         "ranking": True,
         "undefined": "all true or all predicted values are equal",
+    },
+    "error_slope": {"kind": "set", "range": (None, None), "better": "zero", "unit": "", "undefined": "all true values are equal"},
+    "error_slope_corrected": {
+        "kind": "set",
+        "range": (None, None),
+        "better": "zero",
+        "unit": "",
+        "corrected": True,
+        "undefined": NO_CORRECTION,
+    },
+    "mae_corrected": {
+        "kind": "case",
+        "studentized": True,
+        "range": (0, None),
+        "better": "lower",
+        "unit": "target",
+        "corrected": True,
+        "undefined": NO_CORRECTION,
     },
 }
 CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
@@ -94,6 +115,62 @@ def correlation(cases: Regressed, weights: Array) -> Array:
     product = _covariance(cases.truth, cases.truth, weights) * _covariance(cases.value, cases.value, weights)
     found = _covariance(cases.truth, cases.value, weights)
     return np.clip(np.divide(found, np.sqrt(product), out=np.full(len(weights), np.nan), where=product > 0), -1, 1)
+
+
+def error_slope(cases: Regressed, weights: Array) -> Array:
+    """Slope of the error on the true value: negative where low values are overestimated and high ones underestimated.
+
+    Args:
+        cases: n images.
+        weights: (R, n).
+
+    Returns:
+        (R,), -1 for a model that always says the same; NaN where all true values are equal.
+
+    Source: Smith et al., Estimation of brain age delta from brain imaging, NeuroImage 200, 2019.
+    """
+    variance = _covariance(cases.truth, cases.truth, weights)
+    found = _covariance(cases.truth, bias(cases), weights)
+    return np.divide(found, variance, out=np.full(len(weights), np.nan), where=variance > 0)
+
+
+def error_slope_corrected(cases: Regressed, weights: Array) -> Array:
+    """Slope of the error on the true value after the bias correction.
+
+    Args:
+        cases: n images with corrected values.
+        weights: (R, n).
+
+    Returns:
+        (R,).
+    """
+    return error_slope(cases, weights)
+
+
+def mae_corrected(cases: Regressed) -> Array:
+    """Absolute error after the bias correction: (n,)."""
+    return mae(cases)
+
+
+def fit_correction(truth: Array, value: Array) -> tuple[float, float]:
+    """Line of predicted on true values; its inverse, (value - offset) / slope, corrects new predictions without their truth.
+
+    Args:
+        truth: (n,) of the validation images.
+        value: (n,) predicted.
+
+    Returns:
+        Offset and slope; NaN where the slope is not above 0 or the true values are all equal.
+
+    Source: Cole et al., Brain age predicts mortality, Molecular Psychiatry 23, 2018 (theirs, which never sees the true value of the
+    image it corrects; corrections that do make errors look small whatever the model knows: Butler et al., Human Brain Mapping 42, 2021).
+    """
+    once = np.ones((1, len(truth)))
+    variance = float(_covariance(truth, truth, once)[0])
+    slope = float(_covariance(truth, value, once)[0]) / variance if variance > 0 else np.nan
+    if not slope > 0:
+        return np.nan, np.nan
+    return float(value.mean() - slope * truth.mean()), slope
 
 
 def _mean(values: Array, weights: Array) -> Array:

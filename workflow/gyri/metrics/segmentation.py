@@ -1,7 +1,7 @@
 """Segmentation: one structure of one image at a time, on the image's own grid.
 
-Empty structures: absent from truth and prediction is right, so Dice is 1 and distances are 0; present in only one of them is as
-wrong as can be, so Dice is 0 and distances are the diagonal of the image. Nothing is left out, and models stay comparable. (A
+Empty structures: absent from truth and prediction is right, so Dice and surface Dice are 1 and distances are 0; present in only one of them is as
+wrong as can be, so both Dice are 0 and distances are the diagonal of the image. Nothing is left out, and models stay comparable. (A
 structure that no image has in its truth is left out as a whole by the evaluation: every value would be this convention.)
 
 Source: Maier-Hein, Reinke et al., Metrics Reloaded, Nature Methods 21, 2024; their software gives the best value where both are
@@ -25,6 +25,7 @@ Mask = NDArray[np.bool_]
 NO_TRUTH = "no image has this structure in its truth"
 METRICS: dict[str, dict[str, Any]] = {
     "dice": {"kind": "case", "studentized": True, "range": (0, 1), "better": "higher", "unit": "", "undefined": NO_TRUTH},
+    "surface_dice": {"kind": "case", "studentized": True, "range": (0, 1), "better": "higher", "unit": "", "undefined": NO_TRUTH},
     "hd95": {"kind": "case", "studentized": True, "range": (0, None), "better": "lower", "unit": "mm", "undefined": NO_TRUTH},
     "mean_surface_distance": {
         "kind": "case",
@@ -73,6 +74,8 @@ class Pair:
         affine: 4 x 4, voxel indices to mm (its origin does not matter).
         diagonal_mm: of the whole image.
         axes: axes along which the whole image has more than one voxel: a plane has no upper and lower surface.
+        tolerance_mm: how far apart surfaces may be for the surface Dice.
+        background: where neither this nor another structure is predicted, inside the mask; None where that is not known.
     """
 
     truth: Mask
@@ -80,6 +83,13 @@ class Pair:
     affine: Affine
     diagonal_mm: float
     axes: tuple[int, ...] = (0, 1, 2)
+    tolerance_mm: float = 1.0
+    background: Mask | None = None
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in cubic mm."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     @cached_property
     def sizes(self) -> tuple[int, int]:
@@ -92,11 +102,16 @@ class Pair:
         from scipy.spatial import cKDTree
 
         true, predicted = (np.argwhere(surface(mask, self.axes)) @ self.affine[:3, :3].T for mask in (self.truth, self.predicted))
-        return cKDTree(predicted).query(true)[0], cKDTree(true).query(predicted)[0]
+        return np.asarray(cKDTree(predicted).query(true)[0]), np.asarray(cKDTree(true).query(predicted)[0])
 
 
 def pairs(
-    truth: LabelMap, predicted: LabelMap, structures: Mapping[int, str], affine: Affine, mask: Mask | None = None
+    truth: LabelMap,
+    predicted: LabelMap,
+    structures: Mapping[int, str],
+    affine: Affine,
+    mask: Mask | None = None,
+    tolerance_mm: float = 1.0,
 ) -> Iterator[tuple[str, Pair]]:
     """Cut two label maps into their structures.
 
@@ -106,6 +121,7 @@ def pairs(
         structures: label value -> name.
         affine: 4 x 4, voxel indices to mm.
         mask: (X, Y, Z); nothing outside counts.
+        tolerance_mm: for the surface Dice.
 
     Yields:
         Name, and the pair cropped to the box of both.
@@ -118,11 +134,12 @@ def pairs(
     axes = tuple(int(axis) for axis in np.flatnonzero(shape > 1))
     if mask is not None:
         truth, predicted = (np.where(mask, part, 0) for part in (truth, predicted))
+    background = (predicted == 0) & (mask if mask is not None else True)
     highest = max(structures, default=0)
     boxes = [find_objects(np.asarray(part, np.int32), max_label=highest) for part in (truth, predicted)]
     for value, name in structures.items():
         box = _union([part[value - 1] for part in boxes])
-        yield name, Pair(truth[box] == value, predicted[box] == value, affine, diagonal, axes)
+        yield name, Pair(truth[box] == value, predicted[box] == value, affine, diagonal, axes, tolerance_mm, background[box])
 
 
 def dice(pair: Pair) -> float:
@@ -132,6 +149,17 @@ def dice(pair: Pair) -> float:
     """
     true, predicted = pair.sizes
     return 2 * int((pair.truth & pair.predicted).sum()) / (true + predicted) if true + predicted else 1.0
+
+
+def surface_dice(pair: Pair) -> float:
+    """Share of the surface voxels of both that lie within the tolerance of the other surface.
+
+    Source: Nikolov et al., Clinically applicable segmentation of head and neck anatomy, Journal of Medical Internet Research 23, 2021
+    (theirs weighs voxels by the area they stand for; here each counts once, as in MONAI).
+    """
+    if not all(pair.sizes):
+        return 0.0 if any(pair.sizes) else 1.0
+    return float((np.concatenate(pair.distances) <= pair.tolerance_mm).mean())
 
 
 def hd95(pair: Pair) -> float:
@@ -197,7 +225,7 @@ def surface(mask: Mask, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
 
 
 def _voxel_ml(pair: Pair) -> float:
-    return float(abs(np.linalg.det(pair.affine[:3, :3]))) / 1000
+    return pair.voxel_mm3 / 1000
 
 
 def _union(boxes: list[tuple[slice, ...] | None]) -> tuple[slice, ...]:
