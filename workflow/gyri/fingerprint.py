@@ -18,8 +18,20 @@ from gyri.io import sha256_file, sha256_text
 
 PACKAGE = Path(__file__).resolve().parent
 # the door, the planner of settings and the bookkeeping: they decide what is called and write down that it was, but compute no result
-BOOKKEEPING = ("gyri.environment", "gyri.fingerprint", "gyri.provenance", "gyri.settings")
-OUTSIDE = {"gyri.__main__", "gyri.cli", "gyri.cli.commands", "gyri.cli.options", "gyri.cli.stages", "gyri.plan", *BOOKKEEPING}
+BOOKKEEPING = ("gyri.accelerator", "gyri.environment", "gyri.fingerprint", "gyri.provenance", "gyri.selftest", "gyri.settings")
+OUTSIDE = {
+    "gyri.__main__",
+    "gyri.cli",
+    "gyri.cli.commands",
+    "gyri.cli.options",
+    "gyri.cli.stages",
+    "gyri.plan",
+    "gyri.site",
+    "gyri.train.lock",
+    "gyri.train.schedule",
+    "gyri.train.signals",
+    *BOOKKEEPING,
+}
 DATA_SUFFIXES = {".j2", ".css", ".js", ".yml", ".bib"}
 
 

@@ -6,10 +6,12 @@ rule make_synthetic_cohort:
         manifest="results/datasets/{dataset}/synthetic.tsv",
         provenance="results/datasets/{dataset}/provenance-synthetic.json",
     log:
-        "results/logs/synthetic/{dataset}.log",
+        "results/logs/datasets/{dataset}/synthetic.log",
     container:
         IMAGES["tables"]
     threads: CONFIG.threads.dataset
+    resources:
+        **needs(minutes=60, memory_mb=2000, per_thread_mb=1000),
     params:
         **job("synthetic"),
     shell:
@@ -26,10 +28,12 @@ rule read_dataset:
         facts="results/datasets/{dataset}/dataset.json",
         provenance="results/datasets/{dataset}/provenance-dataset.json",
     log:
-        "results/logs/dataset/{dataset}.log",
+        "results/logs/datasets/{dataset}/dataset.log",
     container:
         IMAGES["tables"]
     threads: CONFIG.threads.dataset
+    resources:
+        **needs(minutes=60, memory_mb=2000, per_thread_mb=1000),
     params:
         **job("dataset"),
     shell:
@@ -47,10 +51,12 @@ rule audit_dataset:
         excluded="results/datasets/{dataset}/excluded.tsv",
         provenance="results/datasets/{dataset}/provenance-audit.json",
     log:
-        "results/logs/audit/{dataset}.log",
+        "results/logs/datasets/{dataset}/audit.log",
     container:
         IMAGES["tables"]
     threads: CONFIG.threads.audit
+    resources:
+        **needs(minutes=120, memory_mb=2000, per_thread_mb=2000),
     params:
         **job("audit"),
     shell:
@@ -69,7 +75,8 @@ rule split_dataset:
         balance="results/datasets/{dataset}/balance.tsv",
         provenance="results/datasets/{dataset}/provenance-split.json",
     log:
-        "results/logs/split/{dataset}.log",
+        "results/logs/datasets/{dataset}/split.log",
+    localrule: True
     container:
         IMAGES["tables"]
     params:
@@ -90,10 +97,12 @@ rule preprocess_images:
         manifest="results/datasets/{dataset}/images.json",
         provenance="results/datasets/{dataset}/provenance-preprocess.json",
     log:
-        "results/logs/preprocess/{dataset}.log",
+        "results/logs/datasets/{dataset}/preprocess.log",
     container:
         IMAGES["tables"]
     threads: CONFIG.threads.preprocess
+    resources:
+        **needs(minutes=240, memory_mb=2000, per_thread_mb=2000),
     params:
         **job("preprocess"),
     shell:
@@ -112,9 +121,11 @@ rule normalize_fold:
         arrays="results/datasets/{dataset}/fold-{fold}/normalization.safetensors",
         provenance="results/datasets/{dataset}/fold-{fold}/provenance-normalize.json",
     log:
-        "results/logs/normalize/{dataset}/fold-{fold}.log",
+        "results/logs/datasets/{dataset}/normalize-fold-{fold}.log",
     container:
         IMAGES["tables"]
+    resources:
+        **needs(minutes=60, memory_mb=2000, per_input=2),
     params:
         **job("normalize"),
     shell:

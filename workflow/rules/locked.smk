@@ -12,7 +12,7 @@ use rule predict_fold as predict_locked with:
         probabilities=temp("results/{experiment}/locked/{model}/fold-{fold}/seed-{seed}/probabilities.npy"),
         provenance="results/{experiment}/locked/{model}/fold-{fold}/seed-{seed}/provenance-predict.json",
     log:
-        "results/logs/predict-locked/{experiment}/{model}/fold-{fold}-seed-{seed}.log",
+        "results/logs/{experiment}/{model}/predict-locked-fold-{fold}-seed-{seed}.log",
     params:
         **job("predict-fold"),
         dataset=dataset_of,
@@ -30,7 +30,7 @@ use rule average_models as average_locked with:
         predictions="results/{experiment}/locked/{ensemble}/fold-all/seed-all/predictions.tsv",
         provenance="results/{experiment}/locked/{ensemble}/fold-all/seed-all/provenance-ensemble.json",
     log:
-        "results/logs/ensemble-locked/{experiment}/{ensemble}.log",
+        "results/logs/{experiment}/{ensemble}/ensemble-locked.log",
     params:
         **job("ensemble"),
         dataset=dataset_of,
@@ -53,7 +53,7 @@ use rule evaluate_experiment as evaluate_locked with:
         undefined="results/{experiment}/locked/undefined.tsv",
         provenance="results/{experiment}/locked/provenance-evaluate.json",
     log:
-        "results/logs/evaluate-locked/{experiment}.log",
+        "results/logs/{experiment}/evaluate-locked.log",
     params:
         **job("evaluate"),
         dataset=dataset_of,

@@ -18,15 +18,20 @@ rule train_model:
         model="results/{experiment}/{model}/fold-{fold}/seed-{seed}/model.json",
         provenance="results/{experiment}/{model}/fold-{fold}/seed-{seed}/provenance-train.json",
     log:
-        "results/logs/train/{experiment}/{model}/fold-{fold}-seed-{seed}.log",
+        "results/logs/{experiment}/{model}/train-fold-{fold}-seed-{seed}.log",
+    group:
+        packed
     container:
         IMAGES["torch"]
     threads: CONFIG.threads.train
+    resources:
+        **needs(minutes=240, memory_mb=6000, per_input=2),
     params:
         **job("train"),
         dataset=dataset_of,
+    # bash and tee ignore the signals that ask the training to save its state and stop, or they would end it before that
     shell:
-        "PYTHONPATH=workflow python -m gyri train --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
+        "trap '' TERM USR1; PYTHONPATH=workflow python -m gyri train --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
         " --environment {params.environment} --threads {threads} 2>&1 | tee {log}"
 
@@ -45,10 +50,12 @@ rule predict_fold:
         probabilities=temp("results/{experiment}/{model}/fold-{fold}/seed-{seed}/probabilities.npy"),
         provenance="results/{experiment}/{model}/fold-{fold}/seed-{seed}/provenance-predict.json",
     log:
-        "results/logs/predict/{experiment}/{model}/fold-{fold}-seed-{seed}.log",
+        "results/logs/{experiment}/{model}/predict-fold-{fold}-seed-{seed}.log",
     container:
         IMAGES["torch"]
     threads: CONFIG.threads.predict
+    resources:
+        **needs(minutes=60, memory_mb=6000, per_input=2),
     params:
         **job("predict-fold"),
         dataset=dataset_of,
@@ -71,9 +78,11 @@ rule average_models:
         predictions="results/{experiment}/{ensemble}/fold-{fold}/seed-all/predictions.tsv",
         provenance="results/{experiment}/{ensemble}/fold-{fold}/seed-all/provenance-ensemble.json",
     log:
-        "results/logs/ensemble/{experiment}/{ensemble}/fold-{fold}.log",
+        "results/logs/{experiment}/{ensemble}/ensemble-fold-{fold}.log",
     container:
         IMAGES["tables"]
+    resources:
+        **needs(minutes=30, memory_mb=2000, per_input=2),
     params:
         **job("ensemble"),
         dataset=dataset_of,

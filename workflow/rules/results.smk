@@ -16,10 +16,12 @@ rule evaluate_experiment:
         undefined="results/{experiment}/undefined.tsv",
         provenance="results/{experiment}/provenance-evaluate.json",
     log:
-        "results/logs/evaluate/{experiment}.log",
+        "results/logs/{experiment}/evaluate.log",
     container:
         IMAGES["tables"]
     threads: CONFIG.threads.evaluate
+    resources:
+        **needs(minutes=120, memory_mb=3000, per_thread_mb=1000),
     params:
         **job("evaluate"),
         dataset=dataset_of,
@@ -52,7 +54,8 @@ rule report_experiment:
         twin="results/{experiment}/report.json",
         provenance="results/{experiment}/provenance-report.json",
     log:
-        "results/logs/report/{experiment}.log",
+        "results/logs/{experiment}/report.log",
+    localrule: True
     container:
         IMAGES["tables"]
     params:
@@ -71,7 +74,8 @@ rule report_index:
         twin="results/report.json",
         provenance="results/provenance-index.json",
     log:
-        "results/logs/report/index.log",
+        "results/logs/index.log",
+    localrule: True
     container:
         IMAGES["tables"]
     params:

@@ -13,7 +13,7 @@ from gyri.config.experiments import Experiment
 from gyri.config.training import Augmentation, Training
 from gyri.errors import Problem
 
-RESERVED = ("datasets", "logs")
+RESERVED = ("datasets", "logs", "slurm")
 # columns that gyri writes itself; a user's column of that name is kept as `table_<name>` (docs/datasets.md)
 OWN_COLUMNS = ("image_id", "participant_id", "group", "session_id", "mask", "label", "fold", "role")
 RESERVED_MODELS = ("locked", "ensemble")

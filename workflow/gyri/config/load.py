@@ -11,7 +11,7 @@ from gyri.config.base import NAME, Settings
 from gyri.config.checks import cross_check
 from gyri.config.datasets import AnyDataset
 from gyri.config.experiments import Experiment
-from gyri.config.reading import read_yaml, validate
+from gyri.config.reading import expand, read_yaml, validate
 from gyri.config.threads import Threads
 from gyri.config.training import Architecture
 from gyri.errors import ConfigError
@@ -61,7 +61,7 @@ def load_config(path: Path) -> Config:
 
 def parse_config(content: Any, path: Path) -> Config:
     """Check what a configuration file holds; see `load_config`."""
-    config = validate(Config, content, str(path), "config.yaml")
+    config = validate(Config, expand(content, str(path)), str(path), "config.yaml")
     problems = cross_check(config, str(path))
     if problems:
         raise ConfigError(problems)

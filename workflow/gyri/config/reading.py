@@ -51,12 +51,25 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(Problem(str(path), got, "valid YAML with each key once", "mend the line that is named")) from error
 
 
+def expand(content: Any, file: str) -> Any:
+    """Replace `${NAME}` in every text by that environment variable.
+
+    Raises:
+        ConfigError: with every variable that is not set.
+    """
+    problems: list[Problem] = []
+    content = _expand(content, file, (), problems)
+    if problems:
+        raise ConfigError(problems)
+    return content
+
+
 def validate(kind: type[Kind], content: Any, file: str, explained_in: str) -> Kind:
-    """Check what a file holds; `${NAME}` in a value is replaced by that environment variable.
+    """Check what a file holds.
 
     Args:
         kind: the type of the whole file.
-        content: as `read_yaml` gave it.
+        content: as `read_yaml` or `expand` gave it.
         file: its name, for the messages.
         explained_in: the file that explains every key.
 
@@ -66,10 +79,6 @@ def validate(kind: type[Kind], content: Any, file: str, explained_in: str) -> Ki
     Raises:
         ConfigError: with every problem found.
     """
-    problems: list[Problem] = []
-    content = _expand(content, file, (), problems)
-    if problems:
-        raise ConfigError(problems)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -77,7 +86,6 @@ def validate(kind: type[Kind], content: Any, file: str, explained_in: str) -> Ki
 
 
 def _expand(value: Any, file: str, keys: tuple[str, ...], problems: list[Problem]) -> Any:
-    """Replace ${NAME} in every text by the environment variable; collect those that are unset."""
     if isinstance(value, dict):
         return {key: _expand(item, file, (*keys, str(key)), problems) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,0 +1,67 @@
+# What jobs ask of a cluster, and what they need there. No result depends on it: nothing here makes a job run again.
+import platform
+import signal
+
+from snakemake.settings.types import DeploymentMethod
+
+from gyri.site import bind_variable, bound_folders, check_bind, load_site
+
+
+def read_site():
+    try:
+        site = load_site()
+        if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+            check_bind(site, platform.node())
+        return site
+    except GyriError as error:
+        raise WorkflowError(str(error)) from None
+
+
+SITE = read_site()
+BOUND = bound_folders(SITE, CONFIG, Path.cwd())
+
+# containers see the working folder and /tmp; this variable adds the rest, for jobs of this process
+os.environ.update(APPTAINER_BIND=bind_variable(BOUND, os.getenv("APPTAINER_BIND", "")))
+
+# a training saves its state and stops on USR1; the snakemake around it, which knows no such signal, must outlive it
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def is_network(wildcards):
+    return "model" in wildcards.keys() and not choose.is_baseline(CONFIG, wildcards.experiment, wildcards.model)
+
+
+def needs(minutes, memory_mb, per_thread_mb=0, per_input=0):
+    """The resources of a rule at the first attempt; a later one asks for more.
+
+    Args: run time in min; memory in MB, plus so much per thread, plus so many times the size of its inputs.
+    Jobs on networks also ask for a GPU.
+    """
+
+    def runtime(wildcards, attempt):
+        return SITE.minutes(minutes, attempt)
+
+    def mem_mb(wildcards, input, threads, attempt):
+        return SITE.memory_mb(memory_mb + per_thread_mb * threads + (per_input * input.size_mb if per_input else 0), attempt)
+
+    def tmpdir(wildcards):
+        return SITE.scratch_folder()
+
+    def asked(name):
+        return lambda wildcards: SITE.asks(is_network(wildcards)).get(name)
+
+    names = {**SITE.asks(network=False), **SITE.asks(network=True)}
+    scratch = {"tmpdir": tmpdir} if SITE.scratch else {}
+    return {"runtime": runtime, "mem_mb": mem_mb, **scratch, **{name: asked(name) for name in names}}
+
+
+def packed(wildcards):
+    """The group of a training: those of one model share a Slurm job and its GPU where the site packs them."""
+    return f"pack_{wildcards.experiment}_{wildcards.model}" if SITE.gpu.pack > 1 and is_network(wildcards) else None
+
+
+# how many jobs make a group is an option of snakemake's command line; here it follows site.yaml, on the nodes too
+workflow.group_settings.group_components = {
+    **workflow.group_settings.group_components,
+    **{f"pack_{experiment}_{model}": SITE.gpu.pack for experiment in CONFIG.experiments for model in MODELS if SITE.gpu.pack > 1},
+}
