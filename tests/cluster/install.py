@@ -69,6 +69,11 @@ def subordinate_ids_missing() -> bool:
     return os.geteuid() == 0 and not all(path.is_file() and "root:" in path.read_text(encoding="utf-8") for path in files)
 
 
+def containers_can_mount() -> bool:
+    """Whether this user may mount images through FUSE."""
+    return os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
 def run(*command: str, cwd: Path | None = None) -> None:
     """Run a command and show what it said only if it fails.
 
@@ -176,6 +181,8 @@ def main() -> None:
     """
     begin = time.monotonic()
     packages, apptainer, ids = missing_packages(), not apptainer_works(), subordinate_ids_missing()
+    if not containers_can_mount():
+        raise SystemExit("/dev/fuse cannot be opened: images cannot be mounted (as root: modprobe fuse; chmod 666 /dev/fuse)")
     if not (packages or apptainer or ids):
         say("Slurm and Apptainer are there")
         return
