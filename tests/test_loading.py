@@ -12,8 +12,8 @@ import pytest
 from gyri.errors import DataError, LeakageError
 from gyri.io import read_json, write_json
 from gyri.layout import Layout
-from gyri.loading import Images, Target, class_text, find_target, fold_table, input_digest, open_store
-from gyri.tables import read_table, write_table
+from gyri.loading import Images, Target, find_target, fold_table, input_digest, open_store
+from gyri.tables import class_text, read_table, row_of, rows_of, write_table
 from gyri.transforms.normalization import Normalization
 from packed import make_dataset
 
@@ -77,6 +77,14 @@ def test_an_image_without_a_role_is_an_error(layout: Layout) -> None:
 @pytest.mark.parametrize(("value", "text"), [(1.0, "1"), (1, "1"), ("AD", "AD"), (np.nan, ""), ("", ""), (0.5, "0.5")])
 def test_classes_are_text(value: object, text: str) -> None:
     assert class_text(value) == text
+
+
+def test_rows_keep_their_order_and_their_values() -> None:
+    table = pd.DataFrame({"image_id": ["b", "a"], "age": [40.5, np.nan], "images": [1, 2]}).set_index("image_id", drop=False)
+    rows = rows_of(table)
+    assert rows[0] == {"image_id": "b", "age": 40.5, "images": 1}
+    assert [row["image_id"] for row in rows] == ["b", "a"] and [type(row["age"]) for row in rows] == [float, float]
+    assert row_of(table, "b") == rows[0]
 
 
 def test_classes_come_from_the_whole_cohort_unless_given(layout: Layout) -> None:

@@ -20,7 +20,7 @@ from gyri.io import read_json, write_json
 from gyri.loading import Target
 from gyri.progress import Progress, log
 from gyri.provenance import versions
-from gyri.tables import write_table
+from gyri.tables import rows_of, write_table
 from gyri.transforms.packing import allocate
 from gyri.transforms.prepare import Prepared, prepare, same_grid
 from gyri.transforms.spatial import SpatialRecord, spacing
@@ -152,7 +152,7 @@ def _read_table(path: Path, channels: list[str] | None, problems: list[Problem])
         problems.append(Problem(str(path), got, f"rows with {wanted}, and image_id", "add the columns"))
         return []
     scans = []
-    for number, row in enumerate(table.to_dict("records"), 2):
+    for number, row in enumerate(rows_of(table), 2):
         named = [None if row[name] in ("", "n/a") else path.parent / row[name] for name in columns]
         mask = path.parent / row["mask"] if row.get("mask") not in (None, "", "n/a") else None
         gone = [str(file) for file in (*named, mask) if file is not None and not file.is_file()]

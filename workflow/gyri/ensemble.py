@@ -20,9 +20,9 @@ from gyri.images import channel_columns, label_columns, map_suffix, save_labels,
 from gyri.io import read_array, read_json
 from gyri.layout import Layout
 from gyri.leakage import shown
-from gyri.loading import Target, class_text, find_target
+from gyri.loading import Target, find_target
 from gyri.progress import Progress
-from gyri.tables import read_table, write_table
+from gyri.tables import class_text, read_table, row_of, write_table
 from gyri.transforms.spatial import SpatialRecord
 
 SAME = ["image_id", "participant_id", "group", "role", "target"]  # what members must agree on
@@ -185,7 +185,7 @@ def _average_maps(table: pd.DataFrame, members: list[Member], layout: Layout, da
         old.unlink()
     progress, written = Progress(f"{experiment}/{table['model'].iloc[0]}, fold {table['fold'].iloc[0]}: average", len(table)), []
     for index, image_id in enumerate(table["image_id"]):
-        row = cohort.loc[image_id].to_dict()
+        row = row_of(cohort, image_id)
         verify_row(row, root)
         like = next(root / row[column] for column in channel_columns(cohort.columns) if row[column])
         record = SpatialRecord.from_json(manifest[image_id]["spatial"])

@@ -81,10 +81,10 @@ def _participants_in_two_groups(table: pd.DataFrame, where: str) -> list[Problem
 def _two_sides(table: pd.DataFrame, column: str, noun: str, where: str) -> list[Problem]:
     problems = []
     for fold, rows in table[table["fold"] != "locked"].groupby("fold"):
-        roles = rows.groupby(column)["role"].agg(lambda values: tuple(sorted(set(values))))
-        wrong = roles[roles.map(len) > 1]
+        counts = rows.groupby(column)["role"].nunique()
+        wrong = rows[rows[column].isin(counts.index[counts > 1])]
         if len(wrong):
-            got = shown(f"{noun} {name} in {' and '.join(sides)}" for name, sides in wrong.items())
+            got = shown(f"{noun} {name} in {' and '.join(sorted(set(sides)))}" for name, sides in wrong.groupby(column)["role"])
             remedy = f"give all rows of a {noun} the same role in a fold"
             problems.append(Problem(f"{where}: fold {fold}", got, f"each {noun} in one role", remedy))
     return problems

@@ -15,7 +15,7 @@ from gyri.errors import DataError, Problem
 from gyri.io import canonical_json, read_array, read_json, read_tensors, sha256_file, sha256_text
 from gyri.layout import Layout
 from gyri.leakage import check_splits
-from gyri.tables import read_table
+from gyri.tables import class_text, read_table, rows_of
 from gyri.transforms.normalization import Normalization
 from gyri.transforms.packing import sha256_row
 from gyri.types import Shape3
@@ -185,15 +185,6 @@ def _label_target(layout: Layout, dataset: str, column: str) -> Target:
     return Target("segmentation", column, [names[value] for value in values], values)
 
 
-def class_text(value: Any) -> str:
-    """A class as text: 1.0 and 1 are both "1", a missing value is ""."""
-    if pd.isna(value):
-        return ""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def fold_table(layout: Layout, dataset: str, fold: int | str, target: Target, roles: Sequence[str]) -> pd.DataFrame:
     """The images of a fold that an experiment uses.
 
@@ -258,8 +249,9 @@ def input_digest(layout: Layout, dataset: str, fold: int, target: Target) -> str
     manifest = read_json(layout.dataset(dataset, "images.json"))
     whole = {key: value for key, value in manifest.items() if key != "rows"}
     parts = [canonical_json(whole), canonical_json([target.task, target.column, target.names, target.values])]
-    for item in table.itertuples():
-        parts += [item.image_id, item.sha256, repr(item.target) if target.task == "regression" else item.target, item.role]
+    for item in rows_of(table):
+        said = repr(item["target"]) if target.task == "regression" else item["target"]
+        parts += [item["image_id"], item["sha256"], said, item["role"]]
     for name in ("normalization.json", "normalization.safetensors"):
         parts.append(sha256_file(layout.fold(dataset, fold, name)))
     return sha256_text(*map(str, parts))
@@ -283,7 +275,9 @@ class Images:
         values: the targets of the rows, as `fold_table` gives them.
     """
 
-    def __init__(self, store: Store, rows: Sequence[int], normalization: Normalization, target: Target, values: Sequence[Any]):
+    def __init__(
+        self, store: Store, rows: Sequence[int] | NDArray[Any], normalization: Normalization, target: Target, values: Sequence[Any]
+    ):
         self.store, self.rows, self.normalization = store, np.asarray(rows, np.int64), normalization
         self.target, self.values = target, list(values)
 

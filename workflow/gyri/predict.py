@@ -19,7 +19,7 @@ from gyri.io import atomic, read_json
 from gyri.layout import Layout
 from gyri.loading import Store, Target, fold_table, open_store
 from gyri.progress import Progress
-from gyri.tables import read_table, write_table
+from gyri.tables import read_table, row_of, write_table
 from gyri.transforms.packing import allocate
 from gyri.transforms.spatial import SpatialRecord
 
@@ -67,7 +67,7 @@ def run(
     rows["target"] = table["target"]
     if maps is not None:
         base = output.parents[2]  # results/<experiment>
-        rows["prediction"] = [str(path.relative_to(base)) for path in maps.written(table["image_id"])]
+        rows["prediction"] = [str(path.relative_to(base)) for path in maps.written(table["image_id"].tolist())]
     elif opened.target.task == "classification":
         rows["prediction"] = [opened.target.names[index] for index in found.argmax(1)]
         for index, name in enumerate(opened.target.names):
@@ -155,7 +155,7 @@ class _Maps:
             list(pool.map(self._write_one, image_ids, rows.tolist(), probabilities))
 
     def _write_one(self, image_id: str, row: int, probabilities: NDArray[np.float32]) -> None:
-        verify_row(self.cohort.loc[image_id].to_dict(), self.root)
+        verify_row(row_of(self.cohort, image_id), self.root)
         record = SpatialRecord.from_json(self.store.manifest["rows"][row]["spatial"])
         labels = self.target.decode_labels(record.invert(probabilities).argmax(0))
         save_labels(self.path(image_id), labels, np.asarray(record.original_affine), self.image(image_id))

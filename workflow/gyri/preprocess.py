@@ -110,7 +110,7 @@ def common_shape(sizes: list[Shape3]) -> Shape3:
 
 def _rows(layout: Layout, dataset: str) -> list[dict[str, Any]]:
     """The rows of the cohort that are not excluded, sorted by image_id."""
-    from gyri.tables import read_table  # pandas: workers import this module and need no tables
+    from gyri.tables import read_table, rows_of  # pandas: workers import this module and need no tables
 
     cohort = read_table(layout.dataset(dataset, "cohort.tsv"), "cohort")
     excluded = read_table(layout.dataset(dataset, "excluded.tsv"), "excluded")
@@ -121,7 +121,7 @@ def _rows(layout: Layout, dataset: str) -> list[dict[str, Any]]:
     columns = ["image_id", "participant_id", "group", "sha256_file", "sha256_labels", "mask"]
     names = [*columns, *images.channel_columns(cohort.columns), *images.label_columns(cohort.columns)]
     # keep the cohort's own order of columns: that of the channels is part of their meaning
-    return kept[[name for name in cohort.columns if name in names]].to_dict("records")
+    return rows_of(kept[[name for name in cohort.columns if name in names]])
 
 
 def _label_names(row: Row, facts: Mapping[str, Any]) -> tuple[str, ...]:

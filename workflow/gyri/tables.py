@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gyri.errors import DataError, Problem
@@ -69,3 +71,22 @@ def write_table(path: Path, table: pd.DataFrame, kind: str | None = None) -> Non
         raise ValueError(f"{path}: a {kind} table needs the columns {missing}")
     with atomic(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep=MISSING, lineterminator="\n", encoding="utf-8")
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table in order, each as {column: value}."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def row_of(table: pd.DataFrame, label: str) -> dict[str, Any]:
+    """One row of a table as {column: value}, by its label in the index."""
+    return {str(name): value for name, value in table.loc[label].items()}
+
+
+def class_text(value: Any) -> str:
+    """A class as text: 1.0 and 1 are both "1", a missing value is ""."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)

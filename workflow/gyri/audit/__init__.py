@@ -23,7 +23,7 @@ from gyri.io import read_json, write_json
 from gyri.layout import Layout
 from gyri.progress import log, track
 from gyri.seeds import generator
-from gyri.tables import read_table, write_table
+from gyri.tables import read_table, rows_of, write_table
 
 LISTED = 50  # excluded images that a message lists before it points to the table
 
@@ -89,7 +89,7 @@ def _check_images(
 
     Threads do as well as processes here, since reading, sorting and summing let go of the interpreter's lock, and start at once.
     """
-    rows = [{str(key): value for key, value in row.items()} for row in cohort.to_dict("records")]
+    rows = rows_of(cohort)
     check = partial(check_image, facts=facts, spacing_mm=settings.audit.spacing_mm)
     with ThreadPoolExecutor(threads) as pool:
         return list(track(pool.map(check, rows), f"audit {dataset}", len(rows)))
@@ -141,7 +141,7 @@ def _similar(
     found = scan(similarity, runs)
     draw = generator("audit", settings.audit.seed, "order")
     test = order_test(found, runs, settings.audit.permutations, draw) if len(usable) >= cohort_findings.MINIMUM_COHORT else None
-    correlate: Callable[[int, int], float] = partial(correlation, rows.to_dict("records"), facts)
+    correlate: Callable[[int, int], float] = partial(correlation, rows_of(rows), facts)
     return [
         cohort_findings.order_finding(test, remedies["order_similarity"]),
         cohort_findings.same_person(found, similarity, usable, remedies["same_person"]),

@@ -12,6 +12,7 @@ from gyri.audit.images import ImageReport
 from gyri.config.datasets import NeededTarget
 from gyri.errors import Problem
 from gyri.images import label_columns
+from gyri.tables import class_text
 
 NAMES = 10  # image ids that a message lists before it only counts
 NOT_TARGETS = ("image_id", "participant_id", "group", "session_id", "mask", "sha256_file", "sha256_voxels", "sha256_labels")
@@ -43,8 +44,8 @@ def check_targets(cohort: pd.DataFrame, targets: list[NeededTarget], reports: di
                 )
             )
             continue
-        _note_missing(target, cohort[cohort[target.column].map(_missing)]["image_id"], reports)
-        known_rows = usable[~usable[target.column].map(_missing)]
+        _note_missing(target, cohort[cohort[target.column].map(class_text) == ""]["image_id"], reports)
+        known_rows = usable[usable[target.column].map(class_text) != ""]
         check = _classification if target.task == "classification" else _regression
         problems += check(known_rows, target, where)
     return problems
@@ -66,7 +67,7 @@ def _segmentation(cohort: pd.DataFrame, target: NeededTarget, reports: dict[str,
 
 
 def _classification(rows: pd.DataFrame, target: NeededTarget, where: str) -> list[Problem]:
-    values = rows[target.column].map(class_name)
+    values = rows[target.column].map(class_text)
     found = sorted(set(values))
     problems = []
     if target.classes is not None:
@@ -100,15 +101,6 @@ def _regression(rows: pd.DataFrame, target: NeededTarget, where: str) -> list[Pr
         got = f"{'one value' if len(numbers) else 'missing values'} only in `{target.column}`"
         return [Problem(where, got, "values that differ", "choose another target")]
     return []
-
-
-def class_name(value: object) -> str:
-    """A value as the name of a class: 1 and 1.0 are the same."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _missing(value: object) -> bool:
-    return bool(pd.isna(value)) or value == ""
 
 
 def _note_missing(target: NeededTarget, ids: Iterable[str], reports: dict[str, ImageReport]) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 from gyri.errors import DataError, LeakageError, Problem
 from gyri.layout import Layout
 from gyri.leakage import shown
-from gyri.loading import Target, class_text, fold_table
+from gyri.loading import Target, fold_table
+from gyri.tables import class_text
 
 LOCKED = "/locked"
 RUN = ["model", "seed", "fold"]

@@ -16,6 +16,7 @@ from gyri.errors import DataError, GyriError, Problem
 from gyri.images import SAME_GRID_MM, load_labels, verify_row
 from gyri.metrics import segmentation
 from gyri.progress import Progress
+from gyri.tables import row_of, rows_of
 from gyri.types import Affine
 
 NAMES = (*segmentation.METRICS, *segmentation.DESCRIPTIONS)
@@ -111,13 +112,13 @@ def _jobs(
     table: pd.DataFrame, cohort: pd.DataFrame, facts: Mapping[str, Any], structures: dict[int, str], folder: Path
 ) -> list[Job]:
     """Gather the maps of each image; refuse all missing maps at once."""
-    missing = [row for row in table.itertuples() if not (folder / str(row.prediction)).is_file()]
+    missing = [row for row in rows_of(table) if not (folder / row["prediction"]).is_file()]
     if missing:
         raise DataError(
             [
                 Problem(
-                    str(folder / str(row.prediction)),
-                    f"no label map of {row.image_id} by {row.model}, fold {row.fold}, seed {row.seed}",
+                    str(folder / row["prediction"]),
+                    "no label map of {image_id} by {model}, fold {fold}, seed {seed}".format(**row),
                     "a map for every image: a failed prediction is not left out",
                     AGAIN,
                 )
@@ -128,9 +129,9 @@ def _jobs(
     options = (facts.get("volume"), facts.get("spacing_mm"))
     jobs = []
     for image_id, part in table.groupby("image_id", sort=True):
-        maps = {int(place): folder / str(path) for place, path in part["prediction"].items()}
+        maps = {place: folder / path for place, path in zip(part.index.tolist(), part["prediction"].tolist(), strict=True)}
         target = str(part["target"].iloc[0])
-        jobs.append(Job(rows.loc[image_id].to_dict(), Path(facts["root"]), target, options, maps, structures))
+        jobs.append(Job(row_of(rows, str(image_id)), Path(facts["root"]), target, options, maps, structures))
     return jobs
 
 

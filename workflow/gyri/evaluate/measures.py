@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem
 from gyri.leakage import shown
-from gyri.loading import class_text
 from gyri.metrics import classification, regression, segmentation
 from gyri.metrics.classification import Classified
 from gyri.metrics.regression import Regressed
 from gyri.statistics import Statistic
+from gyri.tables import class_text
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -184,7 +184,7 @@ def summarize(table: pd.DataFrame, scores: Scores, evaluation: Evaluation) -> tu
         for model, of_model in of_role.groupby("model", sort=True):
             parts = {}
             for seed, part in of_model.groupby("seed", sort=True):
-                groups = part["group"].map(resampling.column).to_numpy()
+                groups = np.asarray(part["group"].map(resampling.column), np.int64)
                 parts[str(seed)] = Part(places[part.index], part["fold"].to_numpy(object), groups)
             undefined += [[model, role, ALL, ALL, metric, structure, why] for metric, structure, why in scores.left_out]
             for measure in scores.measures:

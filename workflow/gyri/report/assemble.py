@@ -29,6 +29,7 @@ from gyri.report.results import HEADLINE, headline, metric, overall, sentence
 from gyri.report.source import Source
 from gyri.report.tables_results import all_metrics, by_fold, failed, worst_cases
 from gyri.report.what_ran import jobs, reproduce, versions
+from gyri.tables import rows_of
 
 HERE = Path(__file__).parent
 MAKERS: dict[str, Callable[[Source], Reportlet]] = {
@@ -256,7 +257,7 @@ def _rows(read: Callable[[], pd.DataFrame]) -> list[dict[str, Any]] | None:
         table = read()
     except Missing:
         return None
-    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
+    return [{name: _plain(value) for name, value in row.items()} for row in rows_of(table)]
 
 
 def _plain(value: Any) -> Any:

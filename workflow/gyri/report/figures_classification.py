@@ -69,8 +69,8 @@ def roc(source: Source) -> Reportlet:
 
 
 def _estimate(table: pd.DataFrame, model: str, digits: int) -> str:
-    row = table.loc[model]
-    return estimate(row["value"], row["ci_low"], row["ci_high"], digits)
+    value, low, high = table.loc[[model], ["value", "ci_low", "ci_high"]].to_numpy(float)[0]
+    return estimate(value, low, high, digits)
 
 
 def roc_points(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:

@@ -62,7 +62,7 @@ def segmentation_gallery(source: Source) -> Reportlet:
     blocks, data, problems = [], [], []
     for name, share in CASES:
         row = scores.iloc[round(share * (len(scores) - 1))]
-        image_id = row.name
+        image_id = str(row.name)
         heading = f"{name}: Dice {rounded(row['value'], 3)}"
         if image_id not in predictions.index:
             problems.append(f"{image_id}: no row in predictions.tsv")

@@ -19,6 +19,7 @@ from gyri.report.source import Source
 from gyri.report.svg import Drawing, shortened
 from gyri.report.trust import STATES, checks
 from gyri.report.what_ran import training_cost
+from gyri.tables import rows_of
 
 
 def index_page(sources: list[Source], title: str) -> str:
@@ -100,7 +101,7 @@ def overview(sources: list[Source]) -> Reportlet:
                 if chosen is not None
                 else "n/a"
             )
-            data += [{"experiment": name, **item} for item in headline(source).drop(columns="kind").to_dict("records")]
+            data += [{"experiment": name, **item} for item in rows_of(headline(source).drop(columns="kind"))]
         except Missing as missing:
             row += [f"not available: {missing}", "", "", ""]
         seconds = training_cost(source)["seconds"].sum()

@@ -123,7 +123,7 @@ def worst_cases(source: Source) -> Reportlet:
     ]
     body = [
         [
-            slices.get(row.image_id, NONE),
+            slices.get(str(row.image_id), NONE),
             row.image_id,
             row.participant_id,
             row.fold,
@@ -179,16 +179,16 @@ def _worst_segmented(source: Source) -> Reportlet:
     cases = source.one_seed(source.cases[source.cases["metric"] == "dice"], model)
     structures = [name for name in dict.fromkeys(cases["structure"]) if name not in ("mean", "all", "")][:12]
     wide = cases.pivot_table(index="image_id", columns="structure", values="value", aggfunc="first")
+    shown = wide.reindex(index=worst.index, columns=structures).to_numpy(float)
     body = []
-    for image_id, row in worst.iterrows():
-        values = [wide.at[image_id, name] if name in wide else np.nan for name in structures]
+    for (image_id, row), values in zip(worst.iterrows(), shown, strict=True):
         body.append(
             [
                 image_id,
                 row["participant_id"],
                 row["fold"],
                 rounded(row["value"], 3),
-                *[rounded(float(value), 3) for value in values],
+                *[rounded(value, 3) for value in values],
             ]
         )
     columns = ["Image", "Participant", "Fold", "#Mean Dice", *[f"#{name}" for name in structures]]

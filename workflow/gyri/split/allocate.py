@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gyri.tables import class_text
+
 CATEGORIES = 10  # a numeric column with at most so many different values is taken as categories
 PASSES = 20  # rounds of swaps; a round without an improvement ends them
 PARTNERS = 256  # swap partners looked at per group; all where there are fewer, so that time grows linearly
@@ -31,7 +33,7 @@ def strata(images: pd.DataFrame, columns: list[str], bins: int) -> pd.DataFrame:
         if is_continuous(images[column]):
             found[column] = _binned(groups[column].mean(), bins)
         else:
-            text = images[column].map(_category)
+            text = images[column].map(class_text).replace("", "n/a")
             found[column] = text.groupby(images["group"], sort=True).agg(lambda values: sorted(values.mode())[0])
     return found
 
@@ -39,13 +41,6 @@ def strata(images: pd.DataFrame, columns: list[str], bins: int) -> pd.DataFrame:
 def is_continuous(values: pd.Series) -> bool:
     """Whether a column is numeric with more different values than categories would have."""
     return bool(pd.api.types.is_numeric_dtype(values)) and values.nunique() > CATEGORIES
-
-
-def _category(value: object) -> str:
-    """A value as text, the same for 1 and 1.0; `n/a` for what is missing."""
-    if pd.isna(value) or value == "":
-        return "n/a"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _binned(means: pd.Series, bins: int) -> pd.Series:

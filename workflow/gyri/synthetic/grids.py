@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def image_grid(spacing_mm: float) -> Grid:
     return Grid((origin[0], origin[1], origin[2]), spacing_mm, (shape[0], shape[1], shape[2]))
 
 
-def sample(volume: NDArray[Any], grid: Grid, points: Floats, outside: str = "constant") -> Floats:
+def sample(volume: NDArray[Any], grid: Grid, points: Floats, outside: Literal["constant", "nearest"] = "constant") -> Floats:
     """Read a volume at points, trilinearly.
 
     Args:

@@ -5,6 +5,7 @@ The result is kept beside the checkpoints; a job with the same fingerprint is ha
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _train(
     store = open_store(layout, names["dataset"])
     description, arrays = read_normalization(layout, names["dataset"], names["fold"])
     table = fold_table(layout, names["dataset"], names["fold"], target, FIT_ROLES)
-    _check_roles(table["role"].value_counts().to_dict(), layout.dataset(names["dataset"], "splits.tsv"), names)
+    _check_roles(Counter(table["role"]), layout.dataset(names["dataset"], "splits.tsv"), names)
     n_outputs = 1 if target.task == "regression" else len(target.names)
     task = LearningTask(task=target.task, in_channels=store.images.shape[1], shape=store.shape, n_outputs=n_outputs)
     identity = (settings.seed, names["fold"], names["model"], names["seed"])
@@ -139,13 +140,13 @@ def _seen(job: Job, store: Store) -> dict[str, Any]:
     return {"spacing_mm": [edges.min(0).tolist(), edges.max(0).tolist()]}  # shortest edge first
 
 
-def _check_roles(counts: dict[str, int], path: Path, names: dict[str, Any]) -> None:
+def _check_roles(counts: Counter[str], path: Path, names: dict[str, Any]) -> None:
     """Training needs two images, and validation one."""
     problems = []
     for role, least in (("train", 2), ("validation", 1)):
-        if counts.get(role, 0) < least:
+        if counts[role] < least:
             where = f"{path}: fold {names['fold']}"
-            got = f"{counts.get(role, 0)} {role} images with a target"
+            got = f"{counts[role]} {role} images with a target"
             remedy = "take fewer folds, another validation fraction, or a target with fewer gaps"
             problems.append(Problem(where, got, f"at least {least}", remedy))
     if problems:
