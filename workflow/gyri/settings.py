@@ -171,6 +171,7 @@ def evaluate_settings(config: Config, experiment: str) -> EvaluateSettings:
         classes=chosen.classes,
         evaluation=chosen.evaluation,
         baselines=baselines(config, experiment),
+        ensembles={name: sorted({model for model, _ in item.members}) for name, item in ensembles(config, experiment).items()},
     )
 
 

@@ -32,7 +32,23 @@ class Evaluation(Settings):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Confidence of the intervals."""
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap and of the permutations."""
+    permutations: Annotated[int, Field(ge=1000)] = 1000
+    """Exchanges of the labels of whole groups that say what chance reaches."""
+    specificity: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Specificity on validation at which the sensitivity is given (classification)."""
+    sensitivity: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Sensitivity on validation at which the specificity is given (classification)."""
+    surface_tolerance_mm: Annotated[float, Field(gt=0)] = 1.0
+    """Distance up to which surfaces count as the same, mm (segmentation)."""
+    minimum_component_mm3: list[Annotated[float, Field(gt=0)]] = [10.0, 100.0]
+    """Volumes below which post-processing may remove a component, cubic mm (segmentation; validation chooses)."""
+    subgroups: list[str] = []
+    """Columns of the cohort to divide the test images by, besides sex, age, site and diagnosis."""
+    age_edges: list[float] = [20.0, 40.0, 60.0, 80.0]
+    """Ages at which a new band begins, in the unit of the column `age`."""
+    compare_mixed: bool = False
+    """Test models against each other that were trained under different torch, CUDA, cuDNN or kinds of device."""
 
 
 class Experiment(Settings):
@@ -80,6 +96,8 @@ class EvaluateSettings(Settings):
     evaluation: Evaluation
     baselines: list[str]
     """Models that are baselines."""
+    ensembles: dict[str, list[str]] = {}
+    """Models that each ensemble averages."""
 
 
 class ReportSettings(Settings):
