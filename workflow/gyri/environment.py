@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONTAINERS = REPOSITORY / "containers"
 CONTENT = Path("/opt/gyri/content.json")  # in an image: what it holds
 BUILD = "python -m gyri containers build"
+CAP_SYS_RESOURCE = 24  # number of the capability in /proc/self/status, see capabilities(7)
 VERSIONS = ("python", "torch", "cuda", "cudnn")
 CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
 CUDNN_PACKAGES = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
@@ -122,6 +123,21 @@ def image_fingerprint(name: str, folder: Path = CONTAINERS) -> str:
         remedy = f"`{BUILD} --name {name}` shows the differences and what can be done"
         raise ContainerError(Problem(where, f"content {built['identity'][:16]}", expected, remedy))
     return f"image:{built['identity'][:16]}"
+
+
+def apptainer_environment() -> dict[str, str]:
+    """What Apptainer must be told on this machine: root without all capabilities has to run images in a user namespace.
+
+    Returns:
+        Environment variables; none for an ordinary user or an ordinary root.
+    """
+    if os.geteuid() != 0:
+        return {}
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        capabilities = int(next(line for line in lines if line.startswith("CapEff:")).split()[1], 16)
+        return {} if capabilities >> CAP_SYS_RESOURCE & 1 else {"APPTAINER_USERNS": "1"}
+    return {}
 
 
 def found_versions() -> dict[str, str]:

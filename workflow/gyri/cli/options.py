@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gyri import __version__
-from gyri.cli import commands, stages
+from gyri.cli import commands, containers, stages
 
 DESCRIPTION = "From a folder of neuroimages to an honest, reproducible comparison of deep-learning architectures."
 EPILOG = "Snakemake calls the stages for you: `snakemake -c2`. By hand, each takes --config and the names it works on."
@@ -61,3 +61,5 @@ def _add_commands(commands_of: argparse._SubParsersAction) -> None:
 
     schema = commands_of.add_parser("schema", help="print the JSON schema of configuration files")
     schema.set_defaults(action=commands.schema)
+
+    containers.add_commands(commands_of)
