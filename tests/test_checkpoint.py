@@ -18,6 +18,11 @@ import pytest
 from gyri.errors import DataError
 from gyri.train.checkpoint import RESULT, Checkpoints, State, place
 from gyri.train.lock import Lock
+from gyri.train.schedule import Schedule
+
+
+def opened(folder: Path, fingerprint: str = "x") -> Checkpoints:
+    return Checkpoints(folder, fingerprint, Schedule(1))
 
 
 def state(step: int) -> State:
@@ -29,8 +34,8 @@ def state(step: int) -> State:
 def test_a_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     tensors = {"a": random.normal(size=(3, 4)).astype(np.float32), "b": np.array(3, np.int64), "c": np.array(np.nan)}
-    Checkpoints(tmp_path, "x", 1).save(State(5, tensors, {"loss": 0.1 + 0.2, "none": None}))
-    found = Checkpoints(tmp_path, "x", 1).newest()
+    opened(tmp_path).save(State(5, tensors, {"loss": 0.1 + 0.2, "none": None}))
+    found = opened(tmp_path).newest()
     assert found is not None and found.step == 5 and found.facts == {"loss": 0.1 + 0.2, "none": None}
     assert {name: value.tobytes() for name, value in found.tensors.items()} == {
         name: value.tobytes() for name, value in tensors.items()
@@ -38,7 +43,7 @@ def test_a_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
 
 
 def test_the_last_two_are_kept_and_nothing_is_pickled(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, "x", 1)
+    checkpoints = opened(tmp_path)
     for step in (1, 2, 3):
         checkpoints.save(state(step))
     names = {path.name for path in tmp_path.iterdir()}
@@ -48,7 +53,7 @@ def test_the_last_two_are_kept_and_nothing_is_pickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("victim", ["json", "safetensors"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path, victim: str, damage: str) -> None:
-    checkpoints = Checkpoints(tmp_path, "x", 1)
+    checkpoints = opened(tmp_path)
     checkpoints.save(state(1))
     checkpoints.save(state(2))
     path = tmp_path / f"state-{2:010d}.{victim}"
@@ -65,13 +70,13 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    Checkpoints(tmp_path, "x", 1).save(state(1))
+    opened(tmp_path).save(state(1))
     with pytest.raises(DataError, match="fingerprint x"):
-        Checkpoints(tmp_path, "y", 1).newest()
+        opened(tmp_path, "y").newest()
 
 
 def test_a_full_disk_is_a_message_and_the_old_state_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = Checkpoints(tmp_path, "x", 1)
+    checkpoints = opened(tmp_path)
     checkpoints.save(state(1))
 
     def full(*_: Any) -> None:
@@ -86,7 +91,7 @@ def test_a_full_disk_is_a_message_and_the_old_state_stays_whole(tmp_path: Path, 
 
 
 def test_sessions_count_saved_steps_only(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, "x", 1)
+    checkpoints = opened(tmp_path)
     for event, step in (("start", 0), ("checkpoint", 3), ("start", 4), ("checkpoint", 6), ("end", 9)):
         checkpoints.note(event, step)
     with (tmp_path / "sessions.jsonl").open("a") as handle:
@@ -95,7 +100,7 @@ def test_sessions_count_saved_steps_only(tmp_path: Path) -> None:
 
 
 def finished(folder: Path) -> Checkpoints:
-    checkpoints = Checkpoints(folder, "x", 1)
+    checkpoints = opened(folder)
     (folder / "weights.safetensors").write_bytes(b"weights")
     checkpoints.finish(["weights.safetensors"], {"device": "cpu"})
     return checkpoints

@@ -76,6 +76,18 @@ class ContainerError(GyriError):
     title = "The container image cannot be used"
 
 
+class DeviceError(GyriError):
+    """A GPU computes wrong numbers."""
+
+    title = "The device cannot be trusted"
+
+
+class PreflightError(GyriError):
+    """Something that every job needs is missing on this machine or cluster."""
+
+    title = "Jobs cannot run here"
+
+
 class Interrupted(GyriError):
     """A signal asked the job to stop; its state is saved and the next run goes on from there."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,13 @@ from gyri.device import check_threads, choose_precision, describe, prepare_torch
 from gyri.errors import DataError, Problem
 from gyri.io import read_json, read_tensors
 from gyri.loading import Target
+from gyri.memory import Fitting
 from gyri.models.learning_task import LearningTask
 from gyri.seeds import generator
 from gyri.transforms.normalization import Normalization
+
+if TYPE_CHECKING:
+    import torch
 
 AXES = {"x": 2, "y": 3, "z": 4}
 Compute = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -30,10 +34,18 @@ class Model:
         compute: normalized images (B, C, X, Y, Z) to probabilities or values.
         normalization: of its fold.
         facts: device and precision, for provenance.
+        device: where it computes; None for a baseline.
     """
 
-    def __init__(self, card: dict[str, Any], compute: Compute, normalization: Normalization, facts: dict[str, Any]):
-        self.card, self.compute, self.normalization, self.facts = card, compute, normalization, facts
+    def __init__(
+        self,
+        card: dict[str, Any],
+        compute: Compute,
+        normalization: Normalization,
+        facts: dict[str, Any],
+        device: torch.device | None = None,
+    ):
+        self.card, self.compute, self.normalization, self.facts, self.device = card, compute, normalization, facts, device
 
     @property
     def target(self) -> Target:
@@ -84,7 +96,7 @@ def load_model(folder: Path, threads: int) -> Model:
         task = LearningTask(**{**card["learning_task"], "shape": tuple(card["learning_task"]["shape"])})
         normalization = Normalization(card["normalization"], _part("normalization", tensors))
         opened = _open_network if card["trained"] else _open_baseline
-        compute, facts = opened(card, task, _part("network", tensors), threads)
+        compute, facts, device = opened(card, task, _part("network", tensors), threads)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         got = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(Problem(str(path), got, "weights that fit model.json", "train the model again")) from error
@@ -92,12 +104,12 @@ def load_model(folder: Path, threads: int) -> Model:
         if type(error).__name__ != "SafetensorError":
             raise
         raise DataError(Problem(str(path), str(error), "a whole safetensors file", "train the model again")) from error
-    return Model(card, compute, normalization, facts)
+    return Model(card, compute, normalization, facts, device)
 
 
 def _open_network(
     card: dict[str, Any], task: LearningTask, tensors: dict[str, NDArray[Any]], threads: int
-) -> tuple[Compute, dict[str, Any]]:
+) -> tuple[Compute, dict[str, Any], torch.device | None]:
     device = prepare_torch(threads, card["deterministic"])
     precision = choose_precision("float32" if card["precision"] == "float32" else "auto", device)
     import torch
@@ -108,23 +120,29 @@ def _open_network(
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
     network = network.to(device).to(memory_format=torch.channels_last_3d if task.dimensions == 3 else torch.channels_last).eval()
 
-    def compute(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                outputs = forward(network, torch.from_numpy(images).to(device), task)
-            outputs = outputs.float() if task.task == "regression" else outputs.float().softmax(1)
-        return np.asarray(outputs.cpu().numpy())
+    fitting = Fitting(f"prediction of {card['model']}")
 
-    return compute, {**describe(device), "precision": precision}
+    def compute(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        def part(start: int, stop: int) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    outputs = forward(network, torch.from_numpy(images[start:stop]).to(device), task)
+                outputs = outputs.float() if task.task == "regression" else outputs.float().softmax(1)
+            return np.asarray(outputs.cpu().numpy())
+
+        parts = fitting(part, len(images), len(images))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return compute, {**describe(device), "precision": precision}, device
 
 
 def _open_baseline(
     card: dict[str, Any], task: LearningTask, tensors: dict[str, NDArray[Any]], threads: int
-) -> tuple[Compute, dict[str, Any]]:
+) -> tuple[Compute, dict[str, Any], torch.device | None]:
     check_threads(threads)
     baseline = builder(card["network"])(task, generator("unused: a loaded baseline draws nothing"), **card["arguments"])
     baseline.load(tensors)
-    return lambda images: np.asarray(baseline.predict(images), np.float32), {"device": "cpu", "precision": "float32"}
+    return lambda images: np.asarray(baseline.predict(images), np.float32), {"device": "cpu", "precision": "float32"}, None
 
 
 def _part(prefix: str, found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Turn a full disk into a message.
+
+    Args:
+        path: what is written while inside.
+
+    Raises:
+        DataError: no space was left, or the quota is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        # numpy counts what it could write and gives no error number
+        if error.errno not in FULL and not (error.errno is None and "written" in str(error)):
+            raise
+        place = Path(error.filename or path).absolute()
+        folder = next(item for item in place.parents if item.is_dir())
+        got = f"{os.strerror(error.errno or errno.ENOSPC)}: {shutil.disk_usage(folder).free / 1e6:.1f} MB are free in {folder}"
+        remedy = "free some space there and run again: files written before are whole, a training goes on from its last checkpoint"
+        raise DataError(Problem(str(path), got, "room for this file", remedy)) from error
 
 
 @contextlib.contextmanager
@@ -26,20 +53,25 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path (it keeps the endings of `path`, since writers choose their format by them).
+
+    Raises:
+        DataError: the disk is full; what had the final name before still has it, and nothing is left behind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
+    with room(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        with room(path):
+            yield temporary
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
         with contextlib.suppress(OSError):
             folder = os.open(path.parent, os.O_RDONLY)
             try:

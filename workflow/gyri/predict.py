@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gyri.accelerator import measured
 from gyri.config.training import PredictSettings
 from gyri.errors import DataError, Problem
 from gyri.images import channel_columns, map_suffix, save_labels, verify_row
@@ -19,6 +20,7 @@ from gyri.io import atomic, read_json
 from gyri.layout import Layout
 from gyri.loading import Store, Target, fold_table, open_store
 from gyri.progress import Progress
+from gyri.selftest import before_start
 from gyri.tables import read_table, row_of, write_table
 from gyri.transforms.packing import allocate
 from gyri.transforms.spatial import SpatialRecord
@@ -33,6 +35,7 @@ def run(
     fold: int,
     seed: int,
     roles: Sequence[str] = ("validation", "test"),
+    versions: Literal["strict", "warn"] = "strict",
 ) -> dict[str, Any]:
     """Predict every image of some roles.
 
@@ -45,24 +48,30 @@ def run(
         fold: number of the fold.
         seed: index of the seed.
         roles: `("locked",)` writes below `<experiment>/locked`.
+        versions: what a difference between the versions found and the locked ones does, on a GPU or in an image.
 
     Returns:
         Facts for provenance.
 
     Raises:
-        DataError: the model and the dataset do not fit each other.
+        DataError: the model and the dataset do not fit each other, or not one image fits into the device's memory.
+        ProvenanceError: the versions are not the locked ones.
+        DeviceError: the GPU computes wrong numbers.
     """
     folder = layout.run(experiment, model, fold, seed)
     output = layout.run(f"{experiment}/locked", model, fold, seed) if "locked" in roles else folder
     opened, store = load_model(folder, settings.threads), open_store(layout, dataset)
     _check_fit(opened.card, store, layout, dataset, fold, folder / "model.json")
+    if opened.card["trained"]:
+        before_start(versions)
     table = fold_table(layout, dataset, fold, opened.target, roles)
     table = table.sort_values(["role", "image_id"], ignore_index=True)
     output.mkdir(parents=True, exist_ok=True)
     maps = _Maps(layout, dataset, store, opened.target, output, settings.threads) if opened.target.task == "segmentation" else None
-    found = _predict(
-        opened, store, table, settings, output / "probabilities.npy", maps, f"{experiment}/{model}, fold {fold}, seed {seed}"
-    )
+    title = f"{experiment}/{model}, fold {fold}, seed {seed}"
+    with measured(opened.device) as usage:
+        found = _predict(opened, store, table, settings, output / "probabilities.npy", maps, title)
+        facts = {**opened.facts, "accelerator": usage()}
     rows = table[["image_id", "participant_id", "group"]].assign(fold=str(fold), role=table["role"], model=model, seed=str(seed))
     rows["target"] = table["target"]
     if maps is not None:
@@ -75,7 +84,7 @@ def run(
     else:
         rows["prediction"] = found[:, 0].astype(np.float64)
     write_table(output / "predictions.tsv", rows, "predictions")
-    return {**opened.facts, "images": len(rows), **{f"{role}_images": int((table["role"] == role).sum()) for role in roles}}
+    return {**facts, "images": len(rows), **{f"{role}_images": int((table["role"] == role).sum()) for role in roles}}
 
 
 def _predict(

@@ -6,24 +6,48 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from gyri import settings as choose
 from gyri.config.load import load_config
 from gyri.dataset import sources
-from gyri.environment import environment_fingerprint
+from gyri.environment import apptainer_environment, environments
 from gyri.errors import GyriError
 from gyri.fingerprint import code_fingerprint
 from gyri.io import canonical_json
 from gyri.layout import Layout
 
 LAYOUT = Layout(Path("results"))
-ENVIRONMENT = environment_fingerprint()
 IMAGES = {"torch": "containers/torch.sif", "tables": "containers/tables.sif"}
+CONTAINERS = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 
 # jobs use the Python that runs snakemake, also where its environment was not activated
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
+
+# what Slurm tells a job but not the job steps in it is handed on: when the allocation ends, and how often the job was requeued
+os.environ.update(
+    {f"GYRI_{name}": os.environ[f"SLURM_{name}"] for name in ("JOB_END_TIME", "RESTART_COUNT") if f"SLURM_{name}" in os.environ}
+)
+if CONTAINERS:
+    os.environ.update(apptainer_environment())
+
+
+def read_environments():
+    """By image, what its jobs run in: its content, or without containers the virtual environment. Nothing is asked of the image itself."""
+    try:
+        return environments(IMAGES, CONTAINERS)
+    except GyriError as error:
+        raise WorkflowError(str(error)) from None
+
+
+ENVIRONMENTS = read_environments()
+
+
+def environment_of(stage):
+    """What a stage's jobs run in: a new image makes exactly the jobs of that image run again."""
+    return ENVIRONMENTS["torch" if stage in ("train", "predict-fold") else "tables"]
 
 
 def read_configuration():
@@ -83,7 +107,7 @@ def job(stage):
     def code(wildcards):
         return fingerprint_of(tuple(choose.stage_modules(stage, stage_settings(stage, wildcards))))
 
-    return {"settings": settings, "code": code, "environment": ENVIRONMENT}
+    return {"settings": settings, "code": code, "environment": environment_of(stage)}
 
 
 @cache

@@ -33,7 +33,7 @@ rule train_model:
     shell:
         "trap '' TERM USR1; PYTHONPATH=workflow python -m gyri train --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
-        " --environment {params.environment} --threads {threads} 2>&1 | tee {log}"
+        " --environment {params.environment} --threads {threads} --runtime {resources.runtime} --versions {CONFIG.versions} 2>&1 | tee {log}"
 
 
 rule predict_fold:
@@ -63,7 +63,7 @@ rule predict_fold:
     shell:
         "PYTHONPATH=workflow python -m gyri predict-fold {params.scope} --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
-        " --environment {params.environment} --threads {threads} 2>&1 | tee {log}"
+        " --environment {params.environment} --threads {threads} --versions {CONFIG.versions} 2>&1 | tee {log}"
 
 
 rule average_models:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gyri.config.base import Settings
-from gyri.environment import environment_fingerprint, verify_environment
+from gyri.environment import describe_job, environment_fingerprint, image_name, verify_environment
 from gyri.errors import ConfigError, DataError, Problem
 from gyri.fingerprint import code_fingerprint, verify_code
 from gyri.io import canonical_json, sha256_text
@@ -24,6 +24,7 @@ Kind = TypeVar("Kind", bound=Settings)
 Result = dict[str, Any]
 
 COHORT = ("cohort.tsv", "dataset.json")
+SAY_WHERE = ("train", "predict-fold")  # stages whose log begins with machine and versions on every machine
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dataset": {"required": True, "help": "name of the dataset"},
@@ -33,6 +34,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fold": {"required": True, "help": "number of the fold (`all` for ensembles over folds on the locked set)"},
     "seed": {"type": int, "default": 0, "help": "seed index (default: 0)"},
     "locked": {"action": "store_true", "help": "work on the locked participants; every evaluation of them is counted"},
+    "runtime": {
+        "type": float,
+        "default": 0.0,
+        "help": "minutes this job may run; a checkpoint is made before they end (0: not known)",
+    },
+    "versions": {"choices": ("strict", "warn"), "help": "what other versions than the locked ones do (default: as configured)"},
     "predictions": {"type": Path, "nargs": "+", "help": "predictions.tsv of every model, fold and seed (default: all found)"},
 }
 
@@ -89,6 +96,15 @@ def _check_threads(options: Options, wanted: int) -> None:
         raise ConfigError(Problem(f"threads of {options.stage}", str(granted), f"{wanted}, as the configuration says", remedy))
 
 
+def _versions(options: Options) -> Literal["strict", "warn"]:
+    """What a difference of versions does: from --versions, else from the configuration, else it stops the job."""
+    if options.versions is not None or options.settings is not None:
+        return options.versions or "strict"
+    from gyri.config.load import load_config
+
+    return load_config(options.config).versions
+
+
 def _record(
     options: Options, settings: Settings, provenance: Path, inputs: list[Path], names: Result, run: Callable[[str], Result]
 ) -> None:
@@ -102,9 +118,12 @@ def _record(
         names: dataset, experiment, model, fold, seed as far as the stage has them.
         run: the stage, given the fingerprint of settings, code and environment.
     """
+    from gyri.progress import log
     from gyri.provenance import recorded
     from gyri.settings import stage_modules
 
+    if options.stage in SAY_WHERE or "SLURM_JOB_ID" in os.environ or image_name() is not None:
+        log("\n".join(describe_job()))
     missing = [path for path in inputs if not path.is_file()]
     if missing:
         remedy = "run the earlier stages first (snakemake does it for you)"
@@ -201,7 +220,9 @@ def normalize(options: Options) -> None:
 def train(options: Options) -> None:
     """Train or fit one model on one fold with one seed."""
     from gyri.config.training import TrainSettings
+    from gyri.provenance import process_age
     from gyri.train import run
+    from gyri.train.schedule import allocation_end
 
     layout, fold, experiment, model = Layout(options.results), int(options.fold), options.experiment, options.model
     settings = _settings(options, TrainSettings, lambda config: _chooser().train_settings(config, experiment, model))
@@ -211,7 +232,8 @@ def train(options: Options) -> None:
     inputs += [layout.fold(options.dataset, fold, f"normalization.{ending}") for ending in ("json", "safetensors")]
     names = {"dataset": options.dataset, "experiment": experiment, "model": model, "fold": fold, "seed": options.seed}
     job = (layout, options.dataset, experiment, model, fold, options.seed)
-    _record(options, settings, target, inputs, names, lambda fingerprint: run(settings, *job, fingerprint))
+    end, versions = allocation_end(options.runtime, process_age(), os.environ), _versions(options)
+    _record(options, settings, target, inputs, names, lambda fingerprint: run(settings, *job, fingerprint, end, versions))
 
 
 def predict(options: Options) -> None:
@@ -228,8 +250,8 @@ def predict(options: Options) -> None:
     inputs += [layout.run(experiment, model, fold, options.seed, file) for file in ("weights.safetensors", "model.json")]
     names = {"dataset": options.dataset, "experiment": experiment, "model": model, "fold": fold, "seed": options.seed}
     roles = ("locked",) if options.locked else ("validation", "test")
-    job = (layout, options.dataset, experiment, model, fold, options.seed)
-    _record(options, settings, target, inputs, names, lambda _: run(settings, *job, roles=roles))
+    job, versions = (layout, options.dataset, experiment, model, fold, options.seed), _versions(options)
+    _record(options, settings, target, inputs, names, lambda _: run(settings, *job, roles=roles, versions=versions))
 
 
 def ensemble(options: Options) -> None:
@@ -304,8 +326,8 @@ STAGES = {
     "split": Stage("divide the groups into folds", ("dataset",), split),
     "preprocess": Stage("bring every image to one grid and intensity scale", ("dataset",), preprocess),
     "normalize": Stage("fit the normalization of a fold on its training participants", ("dataset", "fold"), normalize),
-    "train": Stage("train or fit one model on one fold", RUN, train),
-    "predict-fold": Stage("predict a fold's validation and test participants", (*RUN, "locked"), predict),
+    "train": Stage("train or fit one model on one fold", (*RUN, "runtime", "versions"), train),
+    "predict-fold": Stage("predict a fold's validation and test participants", (*RUN, "locked", "versions"), predict),
     "ensemble": Stage("average the members of an ensemble", ("dataset", "experiment", "ensemble", "fold", "locked"), ensemble),
     "evaluate": Stage("measure every model of an experiment", ("dataset", "experiment", "predictions", "locked"), evaluate),
     "report": Stage("write the page of an experiment", ("experiment",), report),

@@ -49,6 +49,8 @@ class Training(Settings):
     """Passes over the training images."""
     batch_size: Count = 4
     """Images per step."""
+    micro_batch: Count | None = None
+    """Images computed at once; a step adds their gradients up. None: as many as fit, the whole batch if it does."""
     optimizer: Annotated[str, Field(pattern=NAME)] = "adamw"
     """Optimizer by name."""
     learning_rate: Positive = 1e-3

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from gyri import __version__
+from gyri.accelerator import total
 from gyri.catalogue import catalogue
 from gyri.config.training import TrainSettings
 from gyri.errors import DataError, Problem
@@ -19,9 +20,11 @@ from gyri.io import sha256_text, write_json
 from gyri.layout import Layout
 from gyri.loading import FIT_ROLES, Store, Target, find_target, fold_table, input_digest, open_store, read_normalization
 from gyri.models.learning_task import LearningTask
-from gyri.train.checkpoint import RESULT, Checkpoints, room
+from gyri.train.checkpoint import RESULT, Checkpoints
 from gyri.train.job import Job
 from gyri.train.lock import Lock
+from gyri.train.schedule import Schedule
+from gyri.train.signals import Stop, stop_signals
 from gyri.transforms.spatial import SpatialRecord, spacing
 
 CONDITIONS = ("torch", "device", "cuda", "cudnn")  # models that differ in these are neither ranked nor averaged
@@ -31,7 +34,16 @@ __all__ = ["FILES", "checkpoint_key", "run"]
 
 
 def run(
-    settings: TrainSettings, layout: Layout, dataset: str, experiment: str, model: str, fold: int, seed: int, fingerprint: str
+    settings: TrainSettings,
+    layout: Layout,
+    dataset: str,
+    experiment: str,
+    model: str,
+    fold: int,
+    seed: int,
+    fingerprint: str,
+    end: float | None = None,
+    versions: Literal["strict", "warn"] = "strict",
 ) -> dict[str, Any]:
     """Train a network, or fit a baseline, on a fold's training participants.
 
@@ -44,31 +56,36 @@ def run(
         fold: number of the fold.
         seed: index of the seed.
         fingerprint: hash of settings, code and environment; with the inputs it names the state folder.
+        end: when the allocation ends, on `time.monotonic`; None where that is not known. A checkpoint is made before it.
+        versions: what a difference between the versions found and the locked ones does, on a GPU or in an image.
 
     Returns:
         Facts for provenance; `handed_over` is True where an earlier result was taken.
 
     Raises:
         Interrupted: a signal asked to stop; the state is saved.
-        DataError: the inputs cannot be used, or training diverged.
+        DataError: the inputs cannot be used, or training diverged, or not one image fits into the device's memory.
     """
     target = find_target(layout, dataset, settings.task, settings.target, settings.classes)
     key = checkpoint_key(layout, dataset, experiment, model, fold, seed, target, fingerprint)
-    checkpoints = Checkpoints(layout.checkpoint(key), key, settings.training.checkpoint_seconds)
+    checkpoints = Checkpoints(layout.checkpoint(key), key, Schedule(settings.training.checkpoint_seconds, end))
     output = layout.run(experiment, model, fold, seed)
     names = {"dataset": dataset, "experiment": experiment, "model": model, "fold": fold, "seed": seed}
     trained = False
-    while (facts := checkpoints.hand_over(output)) is None:
-        lock = Lock(checkpoints.folder)
-        if not lock.acquire(finished=(checkpoints.folder / RESULT).is_file):
-            continue
-        try:
-            if not (checkpoints.folder / RESULT).is_file():
-                _train(settings, layout, names, target, checkpoints, lock)
-                trained = True
-        finally:
-            lock.release()
-    return {**facts, "handed_over": not trained, "checkpoint": key[:16]}
+    with stop_signals() as stop:
+        while (facts := checkpoints.hand_over(output)) is None:
+            lock = Lock(checkpoints.folder)
+            if not lock.acquire(finished=(checkpoints.folder / RESULT).is_file):
+                continue
+            try:
+                if not (checkpoints.folder / RESULT).is_file():
+                    checkpoints.tidy()
+                    _train(settings, layout, names, target, checkpoints, lock, stop, versions)
+                    trained = True
+            finally:
+                lock.release()
+    used = total([session["accelerator"] for session in facts["sessions"] if "accelerator" in session])
+    return {**facts, **({"accelerator": used} if used else {}), "handed_over": not trained, "checkpoint": key[:16]}
 
 
 def checkpoint_key(
@@ -80,7 +97,14 @@ def checkpoint_key(
 
 
 def _train(
-    settings: TrainSettings, layout: Layout, names: dict[str, Any], target: Target, checkpoints: Checkpoints, lock: Lock
+    settings: TrainSettings,
+    layout: Layout,
+    names: dict[str, Any],
+    target: Target,
+    checkpoints: Checkpoints,
+    lock: Lock,
+    stop: Stop,
+    versions: Literal["strict", "warn"],
 ) -> None:
     """Make the result in the state folder."""
     store = open_store(layout, names["dataset"])
@@ -96,13 +120,12 @@ def _train(
     if catalogue()[settings.network].trained:
         from gyri.train.loop import fit as fit_network
 
-        facts = fit_network(job, checkpoints, lock)
+        facts = fit_network(job, checkpoints, lock, stop, versions)
     else:
         from gyri.train.baselines import fit as fit_baseline
 
         facts = fit_baseline(job, checkpoints, lock)
-    with room(checkpoints.folder):
-        write_json(checkpoints.folder / "model.json", _card(job, store, names, facts))
+    write_json(checkpoints.folder / "model.json", _card(job, store, names, facts))
     lock.check()
     checkpoints.finish(FILES, {**facts, **job.facts()})
 
@@ -128,6 +151,8 @@ def _card(job: Job, store: Store, names: dict[str, Any], facts: dict[str, Any]) 
         "deterministic": settings.training.deterministic,
         "threads": settings.threads,
         "trained": facts["trained"],
+        "micro_batch": facts.get("micro_batch"),
+        "changed_batch": facts.get("changed_batch", False),
         "conditions": {name: facts[name] for name in CONDITIONS if name in facts} if facts["trained"] else {},
         "version": __version__,
     }

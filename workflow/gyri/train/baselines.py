@@ -12,7 +12,7 @@ from gyri.device import check_threads
 from gyri.io import write_tensors
 from gyri.seeds import generator
 from gyri.tables import write_table
-from gyri.train.checkpoint import Checkpoints, room
+from gyri.train.checkpoint import Checkpoints
 from gyri.train.job import Job
 from gyri.train.lock import Lock
 
@@ -38,10 +38,9 @@ def fit(job: Job, checkpoints: Checkpoints, lock: Lock) -> dict[str, Any]:
     tensors.update({f"normalization.{name}": value for name, value in job.arrays.items()})
     row = {"epoch": 1, "step": 1, "train_loss": None, "validation_loss": None, "learning_rate": None, "selected": 1}
     lock.check()
-    with room(checkpoints.folder):
-        for file in ("weights", "last"):
-            write_tensors(checkpoints.folder / f"{file}.safetensors", tensors)
-        write_table(checkpoints.folder / "history.tsv", pd.DataFrame([row]), "history")
+    for file in ("weights", "last"):
+        write_tensors(checkpoints.folder / f"{file}.safetensors", tensors)
+    write_table(checkpoints.folder / "history.tsv", pd.DataFrame([row]), "history")
     checkpoints.note("end", 1)
     return {"device": "cpu", "precision": "float32", "trained": False, "steps": 1, "chosen": chosen}
 

@@ -7,12 +7,11 @@ depends on, so that a finished result found there is the result. Only safetensor
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem
-from gyri.io import canonical_json, read_tensors, sha256_file, sha256_text, write_json, write_tensors
+from gyri.io import canonical_json, read_tensors, room, sha256_file, sha256_text, write_json, write_tensors
 from gyri.progress import log
+from gyri.train.schedule import Schedule
 
 KEPT = 2  # checkpoints: the newest, and the one before it in case the newest is damaged
 RESULT = "result.json"
@@ -48,30 +48,35 @@ class Checkpoints:
     Args:
         folder: where; made when it is missing.
         fingerprint: of all that the result depends on.
-        seconds: longest time between two checkpoints.
+        schedule: when a checkpoint is due.
+
+    Attributes:
+        usage: gives what this session has used of the accelerator so far, for the log of sessions; a text where that is not measured.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, seconds: float):
-        self.folder, self.fingerprint, self.seconds = folder, fingerprint, seconds
-        self.written = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, fingerprint: str, schedule: Schedule):
+        self.folder, self.fingerprint, self.schedule = folder, fingerprint, schedule
+        self.usage: Callable[[], dict[str, Any] | str] = str
+        with room(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
-    def due(self) -> bool:
-        """Whether it is time for the next checkpoint."""
-        return time.monotonic() - self.written >= self.seconds
+    def tidy(self) -> None:
+        """Remove what a killed process left half written; only the holder of the lock may."""
+        for old in self.folder.glob(".partial-*"):
+            old.unlink(missing_ok=True)
 
     def save(self, state: State) -> None:
         """Write a checkpoint; the newest two are kept. The JSON comes last and vouches for the tensors by their hash."""
+        began = self.schedule.clock()
         path = self.folder / f"state-{state.step:010d}.safetensors"
-        with room(self.folder):
-            write_tensors(path, state.tensors)
-            body = {"fingerprint": self.fingerprint, "step": state.step, "tensors": sha256_file(path), "facts": state.facts}
-            write_json(path.with_suffix(".json"), {"body": body, "sha256": sha256_text(canonical_json(body))})
-            self.note("checkpoint", state.step)
+        write_tensors(path, state.tensors)
+        body = {"fingerprint": self.fingerprint, "step": state.step, "tensors": sha256_file(path), "facts": state.facts}
+        write_json(path.with_suffix(".json"), {"body": body, "sha256": sha256_text(canonical_json(body))})
+        self.note("checkpoint", state.step)
         for old in sorted(self.folder.glob("state-*.json"))[:-KEPT]:
             old.unlink(missing_ok=True)
             old.with_suffix(".safetensors").unlink(missing_ok=True)
-        self.written = time.monotonic()
+        self.schedule.done(began)
 
     def newest(self) -> State | None:
         """The newest checkpoint that is whole; damaged ones are named and passed over.
@@ -97,17 +102,21 @@ class Checkpoints:
 
     def note(self, event: str, step: int) -> None:
         """Add a line to the log of sessions: start, checkpoint, interrupted or end, with the number of steps done by then."""
-        line = canonical_json(
-            {"event": event, "step": step, "pid": os.getpid(), "host": os.uname().nodename, "time": int(time.time())}
-        )
+        content = {"event": event, "step": step, "pid": os.getpid(), "host": os.uname().nodename, "time": int(time.time())}
+        job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
+        usage = self.usage()
+        line = canonical_json({**content, **job, **({"accelerator": usage} if isinstance(usage, dict) else {})})
         with room(self.folder), (self.folder / "sessions.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(line + "\n")
             handle.flush()
             os.fsync(handle.fileno())
 
-    def sessions(self) -> list[dict[str, int]]:
-        """First and last saved step of every session so far; what a killed one did after its last checkpoint does not count."""
-        found: list[dict[str, int]] = []
+    def sessions(self) -> list[dict[str, Any]]:
+        """First and last saved step of every session so far, and its use of the accelerator where that was measured.
+
+        What a killed session did after its last checkpoint does not count.
+        """
+        found: list[dict[str, Any]] = []
         path = self.folder / "sessions.jsonl"
         for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             with contextlib.suppress(ValueError, KeyError):
@@ -118,13 +127,13 @@ class Checkpoints:
                     found.append({"first_step": line["step"], "last_step": line["step"]})
                 elif found:
                     found[-1]["last_step"] = line["step"]
+                    found[-1].update({"accelerator": line["accelerator"]} if "accelerator" in line else {})
         return found
 
     def finish(self, files: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Declare the files of the folder the finished result, and drop the checkpoints."""
         hashes = {name: sha256_file(self.folder / name) for name in files}
-        with room(self.folder):
-            write_json(self.folder / RESULT, {"fingerprint": self.fingerprint, "files": hashes, "facts": dict(facts)})
+        write_json(self.folder / RESULT, {"fingerprint": self.fingerprint, "files": hashes, "facts": dict(facts)})
         for old in self.folder.glob("state-*"):
             old.unlink(missing_ok=True)
 
@@ -167,15 +176,3 @@ def place(source: Path, target: Path) -> None:
     finally:
         # renaming one name of a file onto another name of the same file does nothing
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def room(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a message; what was written before is whole, since every file takes its name only when complete."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        remedy = "free some space and run again; training goes on from its last checkpoint"
-        raise DataError(Problem(str(folder), error.strerror or "no space left", "space for a checkpoint", remedy)) from error

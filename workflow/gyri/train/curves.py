@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from gyri.memory import Fitting
 from gyri.models.forward import forward
 from gyri.train.job import Job
 from gyri.train.samples import Samples
@@ -25,7 +26,13 @@ BETTER = {"segmentation": ("validation_dice", 1), "classification": ("validation
 
 @torch.no_grad()
 def validate(
-    job: Job, network: nn.Module, samples: Samples, criterion: Callable[..., torch.Tensor], precision: str, size: int
+    job: Job,
+    network: nn.Module,
+    samples: Samples,
+    criterion: Callable[..., torch.Tensor],
+    precision: str,
+    size: int,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, float | None]:
     """Loss and metric over the validation images.
 
@@ -35,24 +42,29 @@ def validate(
         samples: validation.
         criterion: the loss, one value per image.
         precision: float32 or bfloat16.
-        size: images per step.
+        size: images per step, if they fit.
+        between: called after each step; what it raises ends the validation.
 
     Returns:
         validation_loss, and validation_dice (mean over images and structures), or validation_auroc (mean of one class against the
         rest) and validation_accuracy, or validation_mae in the unit of the target; None where undefined.
     """
     network.eval()
-    loss, outputs, truth = 0.0, [], []
-    for start in range(0, len(samples), size):
-        images, targets = samples.batch(np.arange(start, min(start + size, len(samples))))
+
+    def step(start: int, stop: int) -> tuple[float, NDArray[Any], NDArray[Any]]:
+        images, targets = samples.batch(np.arange(start, stop))
         with torch.autocast(samples.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             found = forward(network, images, job.task)
         found = found.float()
-        loss += float(criterion(found, targets).double().sum())
-        outputs.append(_summary(job, found, targets))
-        truth.append(targets.cpu().numpy() if job.target.task != "segmentation" else np.empty(0))
+        loss = float(criterion(found, targets).double().sum())
+        truth = targets.cpu().numpy() if job.target.task != "segmentation" else np.empty(0)
+        summary = _summary(job, found, targets)
+        between()
+        return loss, summary, truth
+
+    losses, outputs, truth = zip(*Fitting(f"{job.title}, validation")(step, len(samples), size), strict=True)
     results = np.concatenate(outputs)
-    mean = loss / len(samples)
+    mean = sum(losses, 0.0) / len(samples)
     return {"validation_loss": mean if math.isfinite(mean) else None, **_metrics(job, results, np.concatenate(truth))}
 
 

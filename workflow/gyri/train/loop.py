@@ -6,52 +6,64 @@ that goes on from any step does what an undisturbed one would have done, and no 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 
+from gyri.accelerator import measured
 from gyri.catalogue import builder, loss, optimizer
 from gyri.device import describe, prepare_torch
 from gyri.errors import DataError, Interrupted, Problem
 from gyri.io import write_tensors
-from gyri.models.forward import forward, settle_precision
+from gyri.models.forward import settle_precision
 from gyri.progress import Progress, log
 from gyri.seeds import derive_seed, generator
+from gyri.selftest import before_start
 from gyri.tables import write_table
-from gyri.train.checkpoint import Checkpoints, room
+from gyri.train.checkpoint import Checkpoints
 from gyri.train.curves import BETTER, validate
 from gyri.train.job import Job
 from gyri.train.lock import Lock
+from gyri.train.parts import Gradients
 from gyri.train.samples import Samples
-from gyri.train.state import TrainingState, arrays
-from gyri.transforms import augmentation
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from gyri.train.signals import Stop
+from gyri.train.state import BATCHES, TrainingState, arrays
 
 
-def fit(job: Job, checkpoints: Checkpoints, lock: Lock) -> dict[str, Any]:
+def fit(
+    job: Job, checkpoints: Checkpoints, lock: Lock, stop: Stop, versions: Literal["strict", "warn"] = "strict"
+) -> dict[str, Any]:
     """Train a network and write its files into the state folder.
 
     Args:
         job: settings and data.
         checkpoints: the state folder; training goes on from its newest checkpoint.
         lock: held; looked at before every checkpoint.
+        stop: tells whether a signal has asked to stop.
+        versions: what a difference between the versions found and the locked ones does, on a GPU or in an image.
 
     Returns:
         Facts for provenance.
 
     Raises:
         Interrupted: a signal asked to stop; the state is saved.
-        DataError: training diverged, or the disk is full.
+        DataError: training diverged, the disk is full, or not one image fits into the device's memory.
+        ProvenanceError: the versions are not the locked ones.
+        DeviceError: the GPU computes wrong numbers.
     """
     device = prepare_torch(job.settings.threads, job.settings.training.deterministic)
+    before_start(versions)
+    with measured(device) as usage:
+        checkpoints.usage = usage
+        facts = _fit(job, checkpoints, lock, stop, device)
+        return {**facts, "accelerator": usage()}
+
+
+def _fit(job: Job, checkpoints: Checkpoints, lock: Lock, stop: Stop, device: torch.device) -> dict[str, Any]:
     state = prepare(job, device)
     precision = settle_precision(job.settings.training.precision, device, state.network, job.task)
     saved = checkpoints.newest()
@@ -59,14 +71,15 @@ def fit(job: Job, checkpoints: Checkpoints, lock: Lock) -> dict[str, Any]:
         state.restore(saved)
         log(f"{job.title}: going on from step {state.step}")
     checkpoints.note("start", state.step)
-    with stop_signals() as stop:
+    with stop.gently():
         train(job, state, checkpoints, lock, device, precision, stop)
-    finish(job, state, checkpoints)
-    checkpoints.note("end", state.step)
+        finish(job, state, checkpoints)
+        checkpoints.note("end", state.step)
     parameters = sum(parameter.numel() for parameter in state.network.parameters())
     early = state.epoch < job.settings.training.epochs
     facts = {"parameters": parameters, "steps": state.step, "best_epoch": state.best_epoch, "stopped_early": early}
-    return {**describe(device), "precision": precision, "trained": True, **facts}
+    batches = {name: getattr(state, name) for name in BATCHES}
+    return {**describe(device), "precision": precision, "trained": True, **facts, **batches}
 
 
 def train(
@@ -95,35 +108,35 @@ def train(
     weights = class_weights(job, device)
     assert settings.loss is not None  # the settings of the stage name the task's own where the user names none
     criterion = partial(loss(settings.loss), class_weights=weights)
+    gradients = Gradients(job, state, training, criterion, precision)
+    if settings.micro_batch is not None and settings.micro_batch < size and state.micro_batch is None:
+        gradients.limit(settings.micro_batch)
     progress, note = Progress(job.title, total, start=state.step), ""
+    save = partial(save_if_due, state, checkpoints, lock, stop)
 
     while state.epoch < settings.epochs and not out_of_patience(state, settings.patience):
         order = generator(*job.identity, "order", state.epoch).permutation(len(training))
         state.network.train()
         while state.batch < batches:
-            torch.manual_seed(derive_seed(*job.identity, "step", state.step))
-            images, targets = training.batch(order[state.batch * size : (state.batch + 1) * size])
-            images, targets = augment(job, images, targets, state.step)
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(settings.schedule, settings.learning_rate, state.step, total)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                outputs = forward(state.network, images, job.task)
-            error = criterion(outputs.float(), targets).mean()
-            state.optimizer.zero_grad(set_to_none=True)
-            error.backward()
+            error = gradients.compute(order[state.batch * size : (state.batch + 1) * size])
             if settings.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip)
             state.optimizer.step()
             state.step, state.batch = state.step + 1, state.batch + 1
-            state.loss_sum += error.detach()
+            state.loss_sum += error
             state.follow()
             progress.step(f"epoch {state.epoch + 1}/{settings.epochs}{note}")
-            save_if_due(state, checkpoints, lock, stop)
-        row = close_epoch(job, state, batches)
-        if state.epoch % settings.validate_every == 0 or state.epoch == settings.epochs:
-            row.update(validate(job, state.evaluated, validation, criterion, precision, size))
-            keep_if_best(job, state, row)
-            note = "".join(f", {name} {value:.4f}" for name, value in row.items() if name.startswith("validation") and value)
+            save()
+        mean = mean_loss(job, state, batches)
+        found = None
+        if (state.epoch + 1) % settings.validate_every == 0 or state.epoch + 1 == settings.epochs:
+            # the epoch is still open: a checkpoint made in between starts again with this validation
+            found = validate(job, state.evaluated, validation, criterion, precision, size, between=save)
+        close_epoch(job, state, batches, mean, found)
+        if found is not None:
+            note = "".join(f", {name} {value:.4f}" for name, value in found.items() if value)
 
 
 def save_if_due(state: TrainingState, checkpoints: Checkpoints, lock: Lock, stop: Callable[[], bool]) -> None:
@@ -133,7 +146,7 @@ def save_if_due(state: TrainingState, checkpoints: Checkpoints, lock: Lock, stop
         Interrupted: a signal has asked to stop.
     """
     stopping = stop()
-    if not stopping and not checkpoints.due():
+    if not stopping and not checkpoints.schedule.due():
         return
     lock.check()
     checkpoints.save(state.capture())
@@ -163,18 +176,6 @@ def class_weights(job: Job, device: torch.device) -> torch.Tensor | None:
     return None if weights is None else torch.from_numpy(weights).to(device)
 
 
-def augment(job: Job, images: torch.Tensor, targets: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Change a batch at random, on its device; label images move with their images."""
-    settings = job.settings.augmentation
-    if settings is None:
-        return images, targets
-    # drawn on the processor: the same on every device
-    draws = torch.Generator().manual_seed(derive_seed(*job.identity, "augmentation", step))
-    labels = targets if job.target.task == "segmentation" else None
-    images, labels = augmentation.apply(images, labels, augmentation.draw(settings, images.shape, draws))
-    return images, targets if labels is None else labels
-
-
 def learning_rate(schedule: str, peak: float, step: int, total: int) -> float:
     """The learning rate of a step.
 
@@ -199,24 +200,31 @@ def learning_rate(schedule: str, peak: float, step: int, total: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (place - warm) / (1 - warm)))
 
 
-def close_epoch(job: Job, state: TrainingState, batches: int) -> dict[str, Any]:
-    """Add a row to the history and turn to the next epoch.
+def mean_loss(job: Job, state: TrainingState, batches: int) -> float:
+    """The mean training loss of the present epoch.
 
     Raises:
-        DataError: the loss is no number any more.
+        DataError: it is no number any more.
     """
     mean = float(state.loss_sum) / batches
     if not math.isfinite(mean):
         got = f"a training loss of {mean} in epoch {state.epoch + 1}"
         remedy = "lower training.learning_rate, or take precision: float32"
         raise DataError(Problem(job.title, got, "a finite loss", remedy))
+    return mean
+
+
+def close_epoch(job: Job, state: TrainingState, batches: int, mean: float, found: dict[str, float | None] | None) -> None:
+    """Add a row to the history, keep the weights if they are the best, and turn to the next epoch."""
     state.epoch, state.batch = state.epoch + 1, 0
     state.loss_sum.zero_()
     chosen = job.settings.training
     rate = learning_rate(chosen.schedule, chosen.learning_rate, state.step - 1, chosen.epochs * batches)
     row = {"epoch": state.epoch, "step": state.step, "train_loss": mean, "validation_loss": None, "learning_rate": rate}
     state.history.append(row)
-    return row
+    if found is not None:
+        row.update(found)
+        keep_if_best(job, state, row)
 
 
 def keep_if_best(job: Job, state: TrainingState, row: dict[str, Any]) -> None:
@@ -242,23 +250,7 @@ def finish(job: Job, state: TrainingState, checkpoints: Checkpoints) -> None:
     first, last = ["epoch", "step", "train_loss", "validation_loss"], ["learning_rate", "selected"]
     table = pd.DataFrame(state.history, columns=[*first, *sorted(names - {*first, *last}), *last])
     normalization = {f"normalization.{name}": value for name, value in job.arrays.items()}
-    with room(checkpoints.folder):
-        for file, weights in (("weights", state.best), ("last", arrays(state.evaluated))):
-            tensors = {f"network.{name}": value for name, value in weights.items()}
-            write_tensors(checkpoints.folder / f"{file}.safetensors", {**tensors, **normalization})
-        write_table(checkpoints.folder / "history.tsv", table, "history")
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and SIGUSR1 only set a flag; yields a function that tells it."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # only the main thread may handle signals
-        return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in SIGNALS}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for file, weights in (("weights", state.best), ("last", arrays(state.evaluated))):
+        tensors = {f"network.{name}": value for name, value in weights.items()}
+        write_tensors(checkpoints.folder / f"{file}.safetensors", {**tensors, **normalization})
+    write_table(checkpoints.folder / "history.tsv", table, "history")

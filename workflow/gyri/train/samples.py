@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,11 @@ class Samples:
         voxels = len(self.images) * int(np.prod(job.task.shape))
         if resident is None:
             resident = voxels * (4 * job.task.in_channels + 1) <= RESIDENT_FRACTION * free_memory(device)
-        self.kept = self._read_all() if resident else None
+        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None
+        if resident:
+            # another process on this device may take the memory in between
+            with contextlib.suppress(torch.OutOfMemoryError):
+                self.kept = self._read_all()
 
     def __len__(self) -> int:
         return len(self.images)

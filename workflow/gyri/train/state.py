@@ -14,6 +14,7 @@ from torch import nn
 from gyri.train.checkpoint import State
 
 Arrays = dict[str, NDArray[Any]]
+BATCHES = ("micro_batch", "changed_batch", "out_of_memory")
 
 
 @dataclass
@@ -31,6 +32,9 @@ class TrainingState:
         history: one dictionary per epoch.
         best: weights of the best epoch so far; empty before the first.
         best_epoch: its number, from 1; 0 before the first.
+        micro_batch: images that are taken at once; None for the whole batch.
+        changed_batch: whether that made another training of it than the whole batch would have been.
+        out_of_memory: the steps at which it was halved, with what was left.
     """
 
     network: nn.Module
@@ -43,6 +47,9 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Arrays = field(default_factory=dict)
     best_epoch: int = 0
+    micro_batch: int | None = None
+    changed_batch: bool = False
+    out_of_memory: list[dict[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.network).requires_grad_(False) if self.decay else None
@@ -88,6 +95,7 @@ class TrainingState:
             "history": self.history,
             "best_epoch": self.best_epoch,
             "optimizer": plain,
+            **{name: getattr(self, name) for name in BATCHES},
         }
         return State(self.step, tensors, facts)
 
@@ -112,6 +120,8 @@ class TrainingState:
         self.loss_sum.copy_(torch.from_numpy(np.array(saved.tensors["loss_sum"])))
         self.step, self.epoch, self.batch = saved.step, saved.facts["epoch"], saved.facts["batch"]
         self.history, self.best_epoch = list(saved.facts["history"]), saved.facts["best_epoch"]
+        for name in BATCHES:
+            setattr(self, name, saved.facts[name])
 
 
 def arrays(network: nn.Module) -> Arrays:
