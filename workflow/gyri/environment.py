@@ -13,7 +13,7 @@ import platform
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +123,30 @@ def image_fingerprint(name: str, folder: Path = CONTAINERS) -> str:
         remedy = f"`{BUILD} --name {name}` shows the differences and what can be done"
         raise ContainerError(Problem(where, f"content {built['identity'][:16]}", expected, remedy))
     return f"image:{built['identity'][:16]}"
+
+
+def environments(names: Iterable[str], containers: bool, folder: Path = CONTAINERS) -> dict[str, str]:
+    """What the jobs of each image run in, for the planner.
+
+    Args:
+        names: of the images.
+        containers: whether jobs run in them; else all run where this process does.
+        folder: where the images lie.
+
+    Raises:
+        ContainerError: images that cannot be used, all of them.
+    """
+    if not containers:
+        return dict.fromkeys(names, environment_fingerprint())
+    found, problems = {}, list[Problem]()
+    for name in names:
+        try:
+            found[name] = image_fingerprint(name, folder)
+        except ContainerError as error:
+            problems += error.problems
+    if problems:
+        raise ContainerError(problems)
+    return found
 
 
 def apptainer_environment() -> dict[str, str]:
