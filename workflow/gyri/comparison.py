@@ -80,12 +80,12 @@ def permutations(blocks: Sequence[Indices], strata: Indices, alike: bool, count:
     for kind in np.unique(kinds):
         members = np.flatnonzero(kinds == kind)
         orders = generator.permuted(np.tile(members, (count, 1)), axis=1)
-        for position, member in enumerate(members):
+        for position, member in enumerate(members.tolist()):
             if alike:
-                first = np.array([blocks[index][0] for index in members])
+                first = np.array([blocks[index][0] for index in members.tolist()])
                 taken[:, blocks[member]] = first[np.searchsorted(members, orders[:, position])][:, None]
             else:
-                table = np.stack([blocks[index] for index in members])
+                table = np.stack([blocks[index] for index in members.tolist()])
                 taken[:, blocks[member]] = table[np.searchsorted(members, orders[:, position])]
     return taken
 
