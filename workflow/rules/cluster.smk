@@ -4,13 +4,16 @@ import signal
 
 from snakemake.settings.types import DeploymentMethod
 
+from gyri import preflight
 from gyri.site import bind_variable, bound_folders, check_bind, load_site
+
+CONTAINERS = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 
 
 def read_site():
     try:
         site = load_site()
-        if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        if CONTAINERS:
             check_bind(site, platform.node())
         return site
     except GyriError as error:
@@ -65,3 +68,21 @@ workflow.group_settings.group_components = {
     **workflow.group_settings.group_components,
     **{f"pack_{experiment}_{model}": SITE.gpu.pack for experiment in CONFIG.experiments for model in MODELS if SITE.gpu.pack > 1},
 }
+
+
+def look_before_start():
+    """What would stop every job stops the workflow before the first one; snakemake calls this on the submitting machine only."""
+    files = [Path(path) for dataset in CONFIG.datasets if dataset not in SYNTHETIC for path in listed_sources(dataset)]
+    on_slurm = workflow.executor_plugin is not None and workflow.executor_plugin.name == "slurm"
+    checks = list(preflight.look(preflight.Plan(CONFIG, SITE, on_slurm, CONTAINERS, tuple(files))))
+    for check in checks:
+        if check.status == "warning":
+            print(f"preflight: {check}", file=sys.stderr)
+    try:
+        preflight.refuse(checks)
+    except GyriError as error:
+        raise WorkflowError(str(error)) from None
+
+
+onstart:
+    look_before_start()

@@ -26,6 +26,7 @@ rule train_model:
     threads: CONFIG.threads.train
     resources:
         **needs(minutes=240, memory_mb=6000, per_input=2),
+        versions=CONFIG.versions,  # a resource, since another value makes nothing run again
     params:
         **job("train"),
         dataset=dataset_of,
@@ -33,7 +34,7 @@ rule train_model:
     shell:
         "trap '' TERM USR1; PYTHONPATH=workflow python -m gyri train --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
-        " --environment {params.environment} --threads {threads} --runtime {resources.runtime} --versions {CONFIG.versions} 2>&1 | tee {log}"
+        " --environment {params.environment} --threads {threads} --runtime {resources.runtime} --versions {resources.versions} 2>&1 | tee {log}"
 
 
 rule predict_fold:
@@ -56,6 +57,7 @@ rule predict_fold:
     threads: CONFIG.threads.predict
     resources:
         **needs(minutes=60, memory_mb=6000, per_input=2),
+        versions=CONFIG.versions,
     params:
         **job("predict-fold"),
         dataset=dataset_of,
@@ -63,7 +65,7 @@ rule predict_fold:
     shell:
         "PYTHONPATH=workflow python -m gyri predict-fold {params.scope} --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --settings {params.settings:q} --code {params.code}"
-        " --environment {params.environment} --threads {threads} --versions {CONFIG.versions} 2>&1 | tee {log}"
+        " --environment {params.environment} --threads {threads} --versions {resources.versions} 2>&1 | tee {log}"
 
 
 rule average_models:

@@ -42,3 +42,22 @@ def schema(options: argparse.Namespace) -> None:
     from gyri.config.load import schema as build_schema
 
     print(json.dumps(build_schema(), indent=1))
+
+
+def preflight(options: argparse.Namespace) -> None:
+    """Say what would stop the jobs of a configuration.
+
+    Raises:
+        SystemExit: something failed.
+    """
+    from pathlib import Path
+
+    from gyri.config.load import load_config
+    from gyri.preflight import look_here, show, start_of_job
+    from gyri.site import load_site
+
+    if options.node:
+        start_of_job(Path("results"), load_site())
+        print("a job on a network can begin here")
+    elif show(look_here(load_config(options.config), load_site())):
+        raise SystemExit(1)

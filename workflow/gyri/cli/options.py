@@ -59,6 +59,13 @@ def _add_commands(commands_of: argparse._SubParsersAction) -> None:
     check.add_argument("config", type=Path, nargs="?", default=Path("config.yaml"), metavar="CONFIG")
     check.set_defaults(action=commands.check)
 
+    preflight = commands_of.add_parser(
+        "preflight", help="what would stop the jobs later: machine, containers, Slurm, profile, data"
+    )
+    preflight.add_argument("config", type=Path, nargs="?", default=Path("config.yaml"), metavar="CONFIG")
+    preflight.add_argument("--node", action="store_true", help="only what a job on a network looks at when it begins")
+    preflight.set_defaults(action=commands.preflight)
+
     schema = commands_of.add_parser("schema", help="print the JSON schema of configuration files")
     schema.set_defaults(action=commands.schema)
 
