@@ -60,7 +60,7 @@ class Cluster:
         self.call("sacctmgr", "-i", "add", "user", getpass.getuser(), f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}")
         self._start("slurmctld", "slurmctld", "-D", "-i")
         self._wait("slurmctld", lambda: self._succeeds("scontrol", "ping"))
-        self._start("slurmd", "slurmd", "-D")
+        self._start("slurmd", "unshare", *self._node_namespace(), "slurmd", "-D")
         self._wait("slurmd", lambda: self.call("sinfo", "-h", "-o", "%T").strip() == "idle")
 
     def call(self, *command: str) -> str:
@@ -90,6 +90,15 @@ class Cluster:
                 process.kill()
                 process.wait()
         self.processes.clear()
+
+    def _node_namespace(self) -> list[str]:
+        """Show the node this cluster's configuration in /etc/slurm: the jobs' own `srun` is not told of another place.
+
+        Snakemake's job steps drop SLURM_CONF. The mount is in a namespace of the node's daemon; the machine's /etc/slurm stays as it is.
+        """
+        user = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
+        command = 'mount --bind "$0" /etc/slurm && exec "$@"'
+        return [*user, "--mount", "--propagation", "private", "sh", "-c", command, str(self.folder)]
 
     def _start_munge(self) -> None:
         folder = self.folder / "munge"
@@ -180,7 +189,7 @@ class Cluster:
         write_settings(folder / "slurm.conf", settings)
         with (folder / "slurm.conf").open("a", encoding="utf-8") as file:
             file.write(f"NodeName={node} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} Gres=gpu:2\n")
-            file.write(f"PartitionName={PARTITION} Nodes={node} Default=YES MaxTime=60 State=UP\n")
+            file.write(f"PartitionName={PARTITION} Nodes={node} Default=YES MaxTime=1-0 State=UP\n")
         lines = [f"NodeName={node} Name=gpu File={device}" for device in ("/dev/null", "/dev/zero")]
         (folder / "gres.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
