@@ -26,6 +26,7 @@ from gyri.report.gallery import segmentation_gallery
 from gyri.report.methods import methods
 from gyri.report.parts import MOST_ROWS, Missing, Reportlet, html_table, tsv_link
 from gyri.report.results import HEADLINE, headline, metric, overall, sentence
+from gyri.report.software import software
 from gyri.report.source import Source
 from gyri.report.tables_results import all_metrics, by_fold, failed, worst_cases
 from gyri.report.what_ran import jobs, reproduce, versions
@@ -243,6 +244,7 @@ def twin(source: Source, made_sections: list[dict[str, Any]], answers: list[trus
         "higher_is_better": metric(HEADLINE[settings.task]).better > 0,
         "checks": [asdict(check) for check in answers],
         "missing": gaps(made_sections),
+        "software": software(source),
         "gyri": __version__,
     }
     content["headline"] = _rows(lambda: headline(source))

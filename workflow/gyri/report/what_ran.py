@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from gyri.progress import duration
 from gyri.report.parts import NONE, Missing, Reportlet, Table
+from gyri.report.software import sentences
 from gyri.report.source import Source
 
 STAGES = ["synthetic", "dataset", "audit", "split", "preprocess", "normalize", "train", "predict-fold", "ensemble", "evaluate"]
@@ -99,11 +100,8 @@ def versions(source: Source) -> Reportlet:
         data += [
             {"package": name, "version": version, "stages": " ".join(sorted(stages))} for version, stages in sorted(kinds.items())
         ]
-    environments = sorted({str(record.get("environment")) for record in _records(source) if record.get("environment")})
-    notes = [f"Environment: {', '.join(environments) or 'not recorded'}."]
-    return Reportlet(
-        tables=[Table(["Package", "Version"], body, "Software versions", classes="compact")], data=pd.DataFrame(data), notes=notes
-    )
+    table = Table(["Package", "Version"], body, "Software versions", classes="compact")
+    return Reportlet(tables=[table], data=pd.DataFrame(data), notes=sentences(source))
 
 
 def reproduce(source: Source) -> Reportlet:
