@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+MOST_NAMES = 20  # right names that a message lists
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,18 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}\n    got:      {self.got}\n    expected: {self.expected}\n    remedy:   {self.remedy}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to do about a wrong name: the nearest right one, or the list of them."""
+    import difflib  # only on the way to a message
+
+    names = sorted(set(known))
+    by_lower = {item.lower(): item for item in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean `{by_lower[near[0]]}`?"
+    return f"take one of {', '.join(names[:MOST_NAMES]) or '(none)'}{', ...' if len(names) > MOST_NAMES else ''}"
 
 
 class GyriError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 
 from gyri.audit.images import ImageReport
 from gyri.config.datasets import NeededTarget
-from gyri.errors import Problem
+from gyri.errors import Problem, nearest
 from gyri.images import label_columns
 from gyri.tables import class_text
 
@@ -40,7 +39,7 @@ def check_targets(cohort: pd.DataFrame, targets: list[NeededTarget], reports: di
             known = [name for name in cohort.columns if name not in NOT_TARGETS and not name.startswith(("image_", "label"))]
             problems.append(
                 Problem(
-                    where, f"`{target.column}`, no column of the cohort", "a column of the cohort", _nearest(target.column, known)
+                    where, f"`{target.column}`, no column of the cohort", "a column of the cohort", nearest(target.column, known)
                 )
             )
             continue
@@ -57,7 +56,7 @@ def _segmentation(cohort: pd.DataFrame, target: NeededTarget, reports: dict[str,
         got = f"`{target.column}`, " + ("which no image has" if target.column in labels else "no label image of the data set")
         known = [name.removeprefix("label_") for name in labels if name != target.column]
         remedy = (
-            _nearest(target.column.removeprefix("label_"), known)
+            nearest(target.column.removeprefix("label_"), known)
             if known
             else "name the label images in the data set, or change the task"
         )
@@ -75,9 +74,8 @@ def _classification(rows: pd.DataFrame, target: NeededTarget, where: str) -> lis
         if strange:
             ids = rows.loc[values.isin(strange), "image_id"]
             got = f"the values {', '.join(strange)} in `{target.column}` ({_some(ids)})"
-            remedy = (
-                f"{_nearest(strange[0], target.classes)} Or add it to experiments.{target.experiment}.classes, or empty these cells"
-            )
+            add = f"add it to experiments.{target.experiment}.classes, or empty these cells"
+            remedy = f"{nearest(strange[0], target.classes)} (or {add})"
             problems.append(Problem(where, got, f"one of the classes {', '.join(target.classes)}", remedy))
         absent = [name for name in target.classes if name not in found]
         if absent:
@@ -106,12 +104,6 @@ def _regression(rows: pd.DataFrame, target: NeededTarget, where: str) -> list[Pr
 def _note_missing(target: NeededTarget, ids: Iterable[str], reports: dict[str, ImageReport]) -> None:
     for name in ids:
         reports[name].add("target", "warn", f"no {target.column}: left out of experiment {target.experiment}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean `{near[0]}`?" if near else f"take one of {', '.join(known) or '(none)'}."
 
 
 def _some(ids: Iterable[str]) -> str:

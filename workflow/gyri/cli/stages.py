@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gyri.config.base import Settings
 from gyri.environment import describe_job, environment_fingerprint, image_name, verify_environment
-from gyri.errors import ConfigError, DataError, Problem
+from gyri.errors import ConfigError, DataError, Problem, nearest
 from gyri.fingerprint import code_fingerprint, verify_code
 from gyri.io import canonical_json, sha256_text
 from gyri.layout import Layout
@@ -76,8 +76,6 @@ def _settings(options: Options, kind: type[Kind], choose: Callable[[Config], Kin
     for option, known in (("dataset", config.datasets), ("experiment", config.experiments)):
         name = getattr(options, option, None)
         if name is not None and name not in known:
-            from gyri.config.checks import nearest
-
             where = f"--{option}"
             raise ConfigError(Problem(where, f"`{name}`", f"{option} of {options.config}", nearest(name, known)))
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -11,19 +10,12 @@ from gyri.catalogue import catalogue
 from gyri.config.base import Settings
 from gyri.config.experiments import Experiment
 from gyri.config.training import Augmentation, Training
-from gyri.errors import Problem
+from gyri.errors import Problem, nearest
 
 RESERVED = ("datasets", "logs", "slurm")
 # columns that gyri writes itself; a user's column of that name is kept as `table_<name>` (docs/datasets.md)
 OWN_COLUMNS = ("image_id", "participant_id", "group", "session_id", "mask", "label", "fold", "role")
 RESERVED_MODELS = ("locked", "ensemble")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to do about a wrong name: the nearest right one, or the list of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean `{near[0]}`?" if near else f"take one of {', '.join(known) or '(none)'}"
 
 
 def cross_check(config: Settings, file: str) -> list[Problem]:

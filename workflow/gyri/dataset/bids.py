@@ -13,8 +13,8 @@ from pathlib import Path
 from gyri.config.datasets import BidsDataset
 from gyri.dataset import bids_tables
 from gyri.dataset.bids_names import ENTITIES, IMAGES, OTHER, BidsFile, matches, same_value, scan
-from gyri.dataset.records import Reading, Record, label_column, nearest, several
-from gyri.errors import Problem
+from gyri.dataset.records import Reading, Record, label_column, several
+from gyri.errors import Problem, nearest
 
 # a label map or mask may differ from its image in these
 LOOSE = frozenset({*OTHER, "desc", "space", "res", "den", "label", "seg", "atlas"})

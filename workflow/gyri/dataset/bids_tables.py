@@ -8,8 +8,8 @@ from typing import Any
 from gyri.dataset import plain_tables
 from gyri.dataset.bids_names import BidsFile, same_value
 from gyri.dataset.plain_tables import Table
-from gyri.dataset.records import Reading, nearest, several
-from gyri.errors import DataError, Problem
+from gyri.dataset.records import Reading, several
+from gyri.errors import DataError, Problem, nearest
 from gyri.io import read_json
 
 FACTS = {"Name": "name", "License": "licence", "HowToAcknowledge": "reference", "BIDSVersion": "bids_version"}

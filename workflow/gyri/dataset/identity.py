@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gyri.config.datasets import Dataset
 from gyri.dataset.grouping import Expression, evaluate, first_number, parse
-from gyri.dataset.records import Reading, Record, nearest, several
-from gyri.errors import ConfigError, Problem
+from gyri.dataset.records import Reading, Record, several
+from gyri.errors import ConfigError, Problem, nearest
 
 
 def assign(reading: Reading, source: Dataset, name: str, default_group: str | None = None) -> tuple[list[str], list[str]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from gyri.config.datasets import MsdDataset
 from gyri.dataset import plain_tables
-from gyri.dataset.records import Reading, Record, nearest, relative_path, several
-from gyri.errors import DataError, Problem
+from gyri.dataset.records import Reading, Record, relative_path, several
+from gyri.errors import DataError, Problem, nearest
 from gyri.images import stem_of
 from gyri.io import read_json
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,17 +84,6 @@ class Reading:
 def label_column(name: str) -> str:
     """The column of a label image: `label` for the default one, else `label_<name>`."""
     return "label" if name == "label" else f"label_{name}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to do about a wrong name: the nearest right one, or the list of them."""
-    known = sorted(set(known))
-    lower = {item.lower(): item for item in known}
-    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean `{lower[near[0]]}`?"
-    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-    return f"take one of: {shown or '(none)'}"
 
 
 def several(names: Sequence[str], limit: int = 5) -> str:

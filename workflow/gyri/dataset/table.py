@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gyri.config.datasets import TableDataset
 from gyri.dataset import plain_tables
-from gyri.dataset.records import Reading, Record, label_column, nearest, relative_path
-from gyri.errors import Problem
+from gyri.dataset.records import Reading, Record, label_column, relative_path
+from gyri.errors import Problem, nearest
 from gyri.images import stem_of
 
 
