@@ -15,11 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gyri.config.experiments import EnsembleSettings
-from gyri.errors import DataError, LeakageError, Problem
+from gyri.errors import DataError, LeakageError, Problem, shown
 from gyri.images import channel_columns, label_columns, map_suffix, save_labels, verify_row
 from gyri.io import read_array, read_json
 from gyri.layout import Layout
-from gyri.leakage import shown
 from gyri.loading import Target, find_target
 from gyri.progress import Progress
 from gyri.tables import class_text, read_table, row_of, write_table

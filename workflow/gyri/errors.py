@@ -28,6 +28,12 @@ class Problem:
         return f"{self.where}\n    got:      {self.got}\n    expected: {self.expected}\n    remedy:   {self.remedy}"
 
 
+def shown(names: Iterable[str], limit: int = 10) -> str:
+    """List names, the first few only where they are many."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to do about a wrong name: the nearest right one, or the list of them."""
     import difflib  # only on the way to a message

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from gyri.errors import LeakageError, Problem
+from gyri.errors import LeakageError, Problem, shown
 
 ROLES = ("train", "validation", "test", "locked")
-SHOWN = 10  # names that a message lists before it only counts
 
 
 def check_splits(splits: pd.DataFrame, where: str = "splits.tsv") -> None:
@@ -46,13 +45,6 @@ def check_disjoint(first: Iterable[str], second: Iterable[str], where: str) -> N
     shared = sorted(set(first) & set(second))
     if shared:
         raise LeakageError(Problem(where, f"{shown(shared)} on both sides", "no group on two sides", "make the split anew"))
-
-
-def shown(names: Iterable[str]) -> str:
-    """List names, the first few only where they are many."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _wrong_roles(table: pd.DataFrame, where: str) -> list[Problem]:

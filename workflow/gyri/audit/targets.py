@@ -9,11 +9,10 @@ import pandas as pd
 
 from gyri.audit.images import ImageReport
 from gyri.config.datasets import NeededTarget
-from gyri.errors import Problem, nearest
+from gyri.errors import Problem, nearest, shown
 from gyri.images import label_columns
 from gyri.tables import class_text
 
-NAMES = 10  # image ids that a message lists before it only counts
 NOT_TARGETS = ("image_id", "participant_id", "group", "session_id", "mask", "sha256_file", "sha256_voxels", "sha256_labels")
 
 
@@ -73,7 +72,7 @@ def _classification(rows: pd.DataFrame, target: NeededTarget, where: str) -> lis
         strange = sorted(set(found) - set(target.classes))
         if strange:
             ids = rows.loc[values.isin(strange), "image_id"]
-            got = f"the values {', '.join(strange)} in `{target.column}` ({_some(ids)})"
+            got = f"the values {', '.join(strange)} in `{target.column}` ({shown(ids)})"
             add = f"add it to experiments.{target.experiment}.classes, or empty these cells"
             remedy = f"{nearest(strange[0], target.classes)} (or {add})"
             problems.append(Problem(where, got, f"one of the classes {', '.join(target.classes)}", remedy))
@@ -93,7 +92,7 @@ def _regression(rows: pd.DataFrame, target: NeededTarget, where: str) -> list[Pr
     wrong = rows[~np.isfinite(numbers.to_numpy(float))]
     if len(wrong):
         examples = ", ".join(sorted({str(value) for value in wrong[target.column]})[:3])
-        got = f"values such as {examples} in `{target.column}` ({_some(wrong['image_id'])})"
+        got = f"values such as {examples} in `{target.column}` ({shown(wrong['image_id'])})"
         return [Problem(where, got, "finite numbers", "write numbers, and n/a for what is missing")]
     if numbers.nunique() < 2:
         got = f"{'one value' if len(numbers) else 'missing values'} only in `{target.column}`"
@@ -104,8 +103,3 @@ def _regression(rows: pd.DataFrame, target: NeededTarget, where: str) -> list[Pr
 def _note_missing(target: NeededTarget, ids: Iterable[str], reports: dict[str, ImageReport]) -> None:
     for name in ids:
         reports[name].add("target", "warn", f"no {target.column}: left out of experiment {target.experiment}")
-
-
-def _some(ids: Iterable[str]) -> str:
-    ids = list(ids)
-    return ", ".join(ids[:NAMES]) + (f" and {len(ids) - NAMES} more" if len(ids) > NAMES else "")

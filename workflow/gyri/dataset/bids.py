@@ -13,8 +13,8 @@ from pathlib import Path
 from gyri.config.datasets import BidsDataset
 from gyri.dataset import bids_tables
 from gyri.dataset.bids_names import ENTITIES, IMAGES, OTHER, BidsFile, matches, same_value, scan
-from gyri.dataset.records import Reading, Record, label_column, several
-from gyri.errors import Problem, nearest
+from gyri.dataset.records import Reading, Record, label_column
+from gyri.errors import Problem, nearest, shown
 
 # a label map or mask may differ from its image in these
 LOOSE = frozenset({*OTHER, "desc", "space", "res", "den", "label", "seg", "atlas"})
@@ -170,7 +170,7 @@ def _explain_many(key: str, name: str, fitting: list[BidsFile], root: Path) -> P
     differ = [entity for entity in names if len({file.entities.get(entity, "") for file in fitting}) > 1]
     values = {entity: sorted({file.entities.get(entity, "") or "none" for file in fitting}) for entity in differ}
     remedy = "; or ".join(f"add `{entity}:` with one of {', '.join(found)}" for entity, found in values.items())
-    got = f"{len(fitting)} files for {name}: {several([file.path for file in fitting], 3)}"
+    got = f"{len(fitting)} files for {name}: {shown([file.path for file in fitting], 3)}"
     return Problem(f"{root} ({key})", got, "one file per participant, session and run", remedy or "remove one")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from gyri.dataset import plain_tables
 from gyri.dataset.bids_names import BidsFile, same_value
 from gyri.dataset.plain_tables import Table
-from gyri.dataset.records import Reading, several
-from gyri.errors import DataError, Problem, nearest
+from gyri.dataset.records import Reading
+from gyri.errors import DataError, Problem, nearest, shown
 from gyri.io import read_json
 
 FACTS = {"Name": "name", "License": "licence", "HowToAcknowledge": "reference", "BIDSVersion": "bids_version"}
@@ -141,7 +141,7 @@ def _check_known(reading: Reading, table: Table, known: set[str]) -> None:
     unknown = sorted(imaged - known)
     if unknown:
         near = nearest(unknown[0], known)
-        got = f"no line for {several(unknown)}, who have images"
+        got = f"no line for {shown(unknown)}, who have images"
         expected = "a line for everybody who has images"
         reading.problems.append(Problem(str(table.path), got, expected, f"add their lines ({unknown[0]}: {near})"))
     reading.facts["participants_without_images"] = len(known - imaged)

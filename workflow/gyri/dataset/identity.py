@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gyri.config.datasets import Dataset
 from gyri.dataset.grouping import Expression, evaluate, first_number, parse
-from gyri.dataset.records import Reading, Record, several
-from gyri.errors import ConfigError, Problem, nearest
+from gyri.dataset.records import Reading, Record
+from gyri.errors import ConfigError, Problem, nearest, shown
 
 
 def assign(reading: Reading, source: Dataset, name: str, default_group: str | None = None) -> tuple[list[str], list[str]]:
@@ -22,7 +22,7 @@ def assign(reading: Reading, source: Dataset, name: str, default_group: str | No
     """
     known = [record for record in reading.records if record.participant_id]
     if known and len(known) < len(reading.records):
-        lacking = several([record.image_id for record in reading.records if not record.participant_id])
+        lacking = shown([record.image_id for record in reading.records if not record.participant_id])
         remedy = "fill in the participant of every image, or leave the column out"
         reading.problems.append(Problem(reading.listing, f"no participant for {lacking}", "a participant for every image", remedy))
     groups = _groups(reading, source.group or default_group, name)
@@ -79,11 +79,11 @@ def _evaluated(reading: Reading, expression: Expression, where: str) -> list[str
             found.append("")
     names = ", ".join(f"`{name}`" for name in expression.names)
     if without:
-        got = f"no whole number {names} for {several(without)}"
+        got = f"no whole number {names} for {shown(without)}"
         remedy = "take a column that says who belongs together, or rename the images"
         reading.problems.append(Problem(where, got, "a whole number for every image", remedy))
     if dividing:
-        got = f"`{expression.text}` divides by zero for {several(dividing)}"
+        got = f"`{expression.text}` divides by zero for {shown(dividing)}"
         reading.problems.append(Problem(where, got, "an expression that has a value for every image", "change the expression"))
     return found
 
@@ -103,7 +103,7 @@ def _check_whole(reading: Reading, groups: list[str]) -> None:
     split = [f"{name} ({', '.join(sorted(found))})" for name, found in sorted(groups_of.items()) if len(found) > 1]
     if split:
         remedy = "correct the column or expression of `group`, or the participant ids"
-        got = f"participants in several groups: {several(split)}"
+        got = f"participants in several groups: {shown(split)}"
         reading.problems.append(Problem(reading.listing, got, "each participant inside one group", remedy))
 
 

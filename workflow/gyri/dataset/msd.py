@@ -11,8 +11,8 @@ from typing import Any
 
 from gyri.config.datasets import MsdDataset
 from gyri.dataset import plain_tables
-from gyri.dataset.records import Reading, Record, relative_path, several
-from gyri.errors import DataError, Problem, nearest
+from gyri.dataset.records import Reading, Record, relative_path
+from gyri.errors import DataError, Problem, nearest, shown
 from gyri.images import stem_of
 from gyri.io import read_json
 
@@ -130,7 +130,7 @@ def _join(path: Path, reading: Reading) -> None:
     lacking = [record.image_id for record in reading.records if record.image_id not in rows]
     if lacking:
         remedy = "add their lines, with n/a for what is not known"
-        reading.problems.append(Problem(str(path), f"no line for {several(lacking)}", "a line for every training image", remedy))
+        reading.problems.append(Problem(str(path), f"no line for {shown(lacking)}", "a line for every training image", remedy))
     for record in reading.records:
         record.columns = rows.get(record.image_id, {})
         record.participant_id = record.columns.get("participant_id", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +83,6 @@ class Reading:
 def label_column(name: str) -> str:
     """The column of a label image: `label` for the default one, else `label_<name>`."""
     return "label" if name == "label" else f"label_{name}"
-
-
-def several(names: Sequence[str], limit: int = 5) -> str:
-    """Name the first few of many."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def relative_path(text: str, root: Path, where: str, problems: list[Problem]) -> str:

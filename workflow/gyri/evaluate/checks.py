@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from gyri.errors import DataError, LeakageError, Problem
+from gyri.errors import DataError, LeakageError, Problem, shown
 from gyri.layout import Layout
-from gyri.leakage import shown
 from gyri.loading import Target, fold_table
 from gyri.tables import class_text
 

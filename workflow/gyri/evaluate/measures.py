@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gyri.errors import DataError, Problem
-from gyri.leakage import shown
+from gyri.errors import DataError, Problem, shown
 from gyri.metrics import classification, regression, segmentation
 from gyri.metrics.classification import Classified
 from gyri.metrics.regression import Regressed

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from gyri.errors import LeakageError
+from gyri.errors import LeakageError, shown
 from gyri.leakage import check_splits
 from gyri.report.parts import NONE, Missing, Reportlet, Table, heading
 from gyri.report.results import metric
@@ -350,7 +350,7 @@ def audit_warnings(source: Source) -> Reportlet:
     cohort = Table(["Cohort-level check", "Status", "Detail"], [list(item.values()) for item in found], "Findings about the cohort")
     grouped = []
     for (check, status), part in flagged.groupby(["check", "status"], sort=True):
-        names = ", ".join(part["image_id"][:SHOWN]) + (f" and {len(part) - SHOWN} more" if len(part) > SHOWN else "")
+        names = shown(part["image_id"], SHOWN)
         details = list(dict.fromkeys(text for text in part["detail"] if text))
         detail = "; ".join(details[:2]) + (f" and {len(details) - 2} more" if len(details) > 2 else "")
         grouped.append([check, status, len(part), names, detail])

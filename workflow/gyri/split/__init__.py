@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from gyri.config.datasets import SplitSettings
-from gyri.errors import ConfigError, DataError, Problem
+from gyri.errors import ConfigError, DataError, Problem, shown
 from gyri.layout import Layout
-from gyri.leakage import check_splits, shown
+from gyri.leakage import check_splits
 from gyri.progress import log
 from gyri.seeds import generator
 from gyri.split.allocate import allocate, features, strata

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gyri.errors import DataError, Problem
-from gyri.leakage import ROLES, check_splits, shown
+from gyri.errors import DataError, Problem, shown
+from gyri.leakage import ROLES, check_splits
 from gyri.tables import read_table
 
 NEEDED = ["participant_id", "fold", "role"]
