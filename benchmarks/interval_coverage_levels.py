@@ -38,7 +38,7 @@ from gyri.statistics import Estimate, average, bca_interval, difference, estimat
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Results = Iterator[tuple[str, float]]
-PERMUTATIONS, FEATURES = 1000, 5
+PERMUTATIONS, FEATURES, VALIDATION = 1000, 5, 5  # every fifth group outside the test fold validates, as with the default settings
 
 
 def images(groups: int, random: np.random.Generator) -> Indices:
@@ -105,18 +105,21 @@ def procedures(groups: int, resamples: int, random: np.random.Generator) -> Resu
     folds, group = FOLDS if groups < 20 else 5, images(groups, random)
     label, fold = np.arange(groups) % 2, np.arange(groups) // 2 % folds
     truth = label[group]
-    found = []
+    found, ratios = [], []
     for _ in range(2):
         features = 0.5 * truth[:, None] + SHARED * random.normal(size=(groups, FEATURES))[group]
         features += OWN * random.normal(size=features.shape)
         values = []
         for test in range(folds):
-            held = fold[group] == test
-            means = [features[~held & (truth == side)].mean(0) for side in (0, 1)]
+            held, rest = fold[group] == test, np.flatnonzero(fold != test)
+            validation = rest[[place for place in range(len(rest)) if place % VALIDATION == place // VALIDATION % 2]]
+            train = ~held & ~np.isin(group, validation)
+            ratios.append((fold == test).sum() / (len(rest) - len(validation)))
+            means = [features[train & (truth == side)].mean(0) for side in (0, 1)]
             values.append(auroc(scored(truth[held], features[held] @ (means[1] - means[0])), np.ones((1, held.sum())))[0])
         found.append(np.array(values))
     differences = found[0] - found[1]
-    yield "gyri: corrected resampled t", corrected_t(differences, 1 / (folds - 1))
+    yield "gyri: corrected resampled t", corrected_t(differences, float(np.mean(ratios)))
     constant = differences.std() < 1e-12
     yield "t over folds", 1.0 if constant else float(stats.ttest_1samp(differences, 0).pvalue)
 
@@ -140,10 +143,9 @@ def permutation(groups: int, resamples: int, random: np.random.Generator) -> Res
         value, null = [], []
         for part in range(FOLDS):
             held = np.flatnonzero(fold[group] == part)
-            where = np.searchsorted(held, taken[:, held])
             cases = scored(truth[held], score[held])
             value.append(auroc(cases, np.ones((1, len(held))))[0])
-            null.append(classified_under(auroc, cases, where))
+            null.append(classified_under(auroc, cases, truth[taken[:, held]]))
         defined = np.isfinite(value)  # exchanging inside a fold keeps its classes: a fold is defined in all or in none
         if defined.any():
             yield name, permutation_p(np.mean(np.array(value)[defined]), np.mean(np.array(null)[defined], axis=0), "higher")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import numpy as np
 import pandas as pd
 
 from gyri.config.experiments import ReportSettings
+from gyri.evaluate.chance import COLUMNS as CHANCE
+from gyri.evaluate.comparisons import COLUMNS as PAIRS
+from gyri.evaluate.subgroups import COLUMNS as PARTS
 from gyri.images import row_digests
 from gyri.io import write_array, write_json
 from gyri.layout import Layout
+from gyri.metrics import HEADLINE
 from gyri.seeds import generator
 from gyri.tables import COLUMNS, write_table
 
@@ -274,6 +279,7 @@ def make_experiment(layout: Layout, settings: ReportSettings, cohort: pd.DataFra
     write_table(layout.experiment(settings.experiment, "cases.tsv"), table, "cases")
     metrics = measure(settings, pd.DataFrame(predictions), table)
     write_table(layout.experiment(settings.experiment, "metrics.tsv"), metrics, "metrics")
+    compared(layout, settings, metrics)
     undefined = pd.DataFrame(
         [
             {
@@ -464,6 +470,36 @@ def measure(settings: ReportSettings, predictions: pd.DataFrame, cases: pd.DataF
                 }
             )
     return pd.DataFrame(rows)[COLUMNS["metrics"]]
+
+
+def compared(layout: Layout, settings: ReportSettings, metrics: pd.DataFrame) -> None:
+    """comparisons.tsv, chance.tsv and subgroups.tsv with made-up intervals."""
+    name = HEADLINE[settings.task]
+    rows = metrics[(metrics["fold"] == "all") & (metrics["metric"] == name) & metrics["structure"].isin(["", "mean"])]
+    values = dict(zip(rows["model"], rows["value"], strict=True))
+    order = sorted(values, key=lambda model: values[model], reverse=name != "mae")
+    pairs, chances, parts = [], [], []
+    for first, second in combinations(order, 2):
+        apart = values[first] - values[second]
+        row = {"first": first, "second": second, "metric": name, "structure": "", "difference": apart, "p": 0.01, "p_holm": 0.04}
+        row |= {"ci_low": apart - 0.1, "ci_high": apart + 0.1, "p_folds": 0.2, "p_folds_holm": 0.6, "folds": FOLDS, "note": ""}
+        pairs.append(row | {"first_value": values[first], "second_value": values[second]})
+    pairs[-1] |= {"difference": np.nan, "p": np.nan, "p_holm": np.nan, "note": "not compared: trained under cpu and cuda"}
+    for model in order:
+        row = {"model": model, "metric": name, "structure": "", "null": "labels exchanged", "value": values[model], "p": 0.0004}
+        chances.append(
+            row | {"null_mean": 0.5, "null_low": 0.4, "null_high": 0.6, "p_holm": 0.002, "permutations": 1000, "note": ""}
+        )
+        chances.append({"model": model, "metric": "site_balanced_accuracy", "null": "sites exchanged", "note": "not tested"})
+        for level in ("F", "M"):
+            row = {"model": model, "column": "sex", "level": level, "metric": name, "structure": "", "value": values[model]}
+            parts.append(row | {"ci_low": values[model] - 0.2, "ci_high": values[model] + 0.2, "n": 9, "n_groups": 6, "note": ""})
+    tables = {"comparisons": (pairs, PAIRS), "chance": (chances, CHANCE), "subgroups": (parts, PARTS)}
+    for file, (body, columns) in tables.items():
+        table = pd.DataFrame(body, columns=columns)
+        if file == "comparisons":
+            table["comparisons"] = len(pairs) - 1
+        write_table(layout.experiment(settings.experiment, f"{file}.tsv"), table)
 
 
 def scores(settings: ReportSettings, run: pd.DataFrame, cases: pd.DataFrame) -> dict[tuple[str, str], float]:

@@ -19,7 +19,7 @@ from gyri.evaluate import record_locked_read, run
 from gyri.tables import read_table, write_table
 from small_experiment import AFFINE, DATASET, Small, make
 
-FILES = ("predictions.tsv", "cases.tsv", "metrics.tsv", "undefined.tsv")
+FILES = ("predictions.tsv", "cases.tsv", "metrics.tsv", "undefined.tsv", "comparisons.tsv", "chance.tsv", "subgroups.tsv")
 
 
 def settings_of(small: Small) -> EvaluateSettings:
@@ -84,7 +84,7 @@ def test_table_has_every_row_with_its_company(evaluated: tuple[Small, dict[str, 
     assert headline["sd_folds"].notna().all()
     assert rows_of(headline, model="a", seed="all")["sd_seeds"].notna().all()
     assert rows_of(headline, model="b")["sd_seeds"].isna().all()
-    whole = headline[~headline["metric"].isin(["sensitivity", "specificity"])]
+    whole = headline[~headline["metric"].str.contains("sensitivity|specificity")]
     assert set(whole["n"]) == {len(small.cohort)}, "n counts images"
     assert set(whole["n_groups"]) == {small.cohort["group"].nunique()}, "twins and sessions are one group"
 
@@ -461,6 +461,17 @@ def test_locked_participants(tmp_path: Path) -> None:
     members = EnsembleSettings(members=[("a", 0), ("a", 1)], folds=[0, 1, 2])
     average_members(members, small.layout, DATASET, "trial/locked", "ensemble.folds.a", "all")
     paths.append(small.layout.run("trial/locked", "ensemble.folds.a", "all", "all", "predictions.tsv"))
+    with pytest.raises(DataError, match=r"fitted\.tsv"):
+        evaluate(small, paths, "trial/locked")
+    run(
+        settings_of(small),
+        small.layout,
+        DATASET,
+        "trial",
+        [small.predict("a", fold, seed) for fold in range(3) for seed in (0, 1)],
+        1,
+    )
+    small.layout.experiment("trial", "metrics.tsv").unlink()
     tables = evaluate(small, paths, "trial/locked")
     metrics = rows_of(tables["metrics.tsv"], metric="mae")
     assert set(metrics["role"]) == {"locked"}

@@ -193,6 +193,9 @@ ABSENT = {
     "audit.tsv": ("audit", "audit.tsv"),
     "excluded.tsv": ("exclusions", "excluded.tsv"),
     "undefined.tsv": ("undefined", "undefined.tsv"),
+    "comparisons.tsv": ("comparisons", "comparisons.tsv"),
+    "chance.tsv": ("chance", "chance.tsv"),
+    "subgroups.tsv": ("subgroups", "subgroups.tsv"),
     "splits.tsv": ("cohort-table", "splits.tsv"),
     "cases.tsv": ("dice-per-structure", "cases.tsv"),
     "predictions.tsv": ("gallery", "predictions.tsv"),
@@ -556,3 +559,25 @@ def test_the_page_works_in_a_browser(finished: tuple[Layout, dict], tmp_path: Pa
     assert 'data-sorted="1"' in body[0]
     assert 'data-saved="tissue_forest.svg"' in body[0]
     assert "data-error" not in body[0]
+
+
+def test_comparisons_say_their_number_and_what_was_refused(finished: tuple[Layout, dict]) -> None:
+    page = page_of(finished[0], "tissue")
+    figure = re.search(r'<figure id="comparisons".*?</figure>', page, re.S)
+    assert figure
+    words = text_of(figure[0])
+    rows = read_table(finished[0].experiment("tissue", "comparisons.tsv"))
+    assert f"{len(rows) - 1} comparisons in the family" in words
+    assert "1 pairs are not compared" in words
+    assert "not compared: trained under cpu and cuda" in words
+    answer = re.search(r'<p class="answer">(.*?)</p>', page, re.S)
+    assert answer
+    assert f"they differ (p = 0.040, allowing for {len(rows) - 1} comparisons)" in text_of(answer[1])
+
+
+def test_without_a_test_no_difference_is_claimed(tree: tuple[Layout, dict]) -> None:
+    tree[0].experiment("tissue", "comparisons.tsv").unlink()
+    page, _ = again(tree, "tissue")
+    answer = re.search(r'<p class="answer">(.*?)</p>', page, re.S)
+    assert answer
+    assert "they differ" not in text_of(answer[1])

@@ -45,7 +45,7 @@ def corrected_t(differences: Sequence[float], test_to_train: float) -> float:
     return float(2 * stdtr(count - 1, -abs(mean) / error))
 
 
-def holm(p: Sequence[float]) -> Array:
+def holm(p: Sequence[float] | Array) -> Array:
     """P-values adjusted for their number; missing ones stay missing and do not count.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.

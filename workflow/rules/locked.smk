@@ -44,6 +44,7 @@ use rule evaluate_experiment as evaluate_locked with:
         facts=dataset_file("dataset.json"),
         splits=dataset_file("splits.tsv"),
         manifest=dataset_file("images.json"),
+        fitted="results/{experiment}/fitted.tsv",
         runs=lambda wildcards: [at_locked(path) for path in run_files("predictions.tsv")(wildcards)],
         averages=locked_averages,
     output:
@@ -51,6 +52,9 @@ use rule evaluate_experiment as evaluate_locked with:
         cases="results/{experiment}/locked/cases.tsv",
         metrics="results/{experiment}/locked/metrics.tsv",
         undefined="results/{experiment}/locked/undefined.tsv",
+        comparisons="results/{experiment}/locked/comparisons.tsv",
+        chance="results/{experiment}/locked/chance.tsv",
+        subgroups="results/{experiment}/locked/subgroups.tsv",
         provenance="results/{experiment}/locked/provenance-evaluate.json",
     log:
         "results/logs/{experiment}/evaluate-locked.log",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from gyri.catalogue import catalogue
 from gyri.config.base import Settings
 from gyri.environment import describe_job, environment_fingerprint, image_name, verify_environment
 from gyri.errors import ConfigError, DataError, Problem, nearest
@@ -122,6 +123,8 @@ def _record(
 
     if options.stage in SAY_WHERE or "SLURM_JOB_ID" in os.environ or image_name() is not None:
         log("\n".join(describe_job()))
+    if options.stage in SAY_WHERE and catalogue()[getattr(settings, "network")].trained:  # noqa: B009  (those stages have one)
+        _check_node(options.results)
     missing = [path for path in inputs if not path.is_file()]
     if missing:
         remedy = "run the earlier stages first (snakemake does it for you)"
@@ -136,6 +139,14 @@ def _record(
     with recorded(provenance, job, inputs) as facts:
         facts.update(run(sha256_text(text, code, environment)))
         verify_code(modules, code, options.loaded)
+
+
+def _check_node(results: Path) -> None:
+    """What a job on a network looks at before it begins."""
+    from gyri.preflight import start_of_job
+    from gyri.site import load_site
+
+    start_of_job(results, load_site())
 
 
 def _cohort(layout: Layout, dataset: str, *more: str) -> list[Path]:
@@ -280,6 +291,8 @@ def evaluate(options: Options) -> None:
     target = layout.experiment(output, "provenance-evaluate.json")
     names, threads = {"dataset": options.dataset, "experiment": experiment}, options.threads or 1
     inputs = [*_cohort(layout, options.dataset, "splits.tsv", "images.json"), *predictions]
+    if options.locked:
+        inputs.append(layout.experiment(experiment, "fitted.tsv"))
     _record(
         options, settings, target, inputs, names, lambda _: run(settings, layout, options.dataset, output, predictions, threads)
     )

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import datetime
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from gyri.config.experiments import EvaluateSettings
 from gyri.errors import DataError, Problem
+from gyri.evaluate.chance import chance
 from gyri.evaluate.checks import LOCKED, check_predictions
-from gyri.evaluate.maps import score_maps
-from gyri.evaluate.measures import Scores, classification_scores, regression_scores, segmentation_scores
+from gyri.evaluate.comparisons import compare, conditions_of
+from gyri.evaluate.fitted import POSTPROCESSING, choose_postprocessing, fit_corrections, fit_thresholds, per_row, read_fitted
+from gyri.evaluate.maps import score_maps, score_processed
+from gyri.evaluate.measures import (
+    Scores,
+    check_numbers,
+    classification_scores,
+    classified,
+    regression_scores,
+    segmentation_scores,
+)
+from gyri.evaluate.subgroups import levels_of, subgroups
 from gyri.evaluate.summary import summarize
 from gyri.io import canonical_json, read_json, sha256_text
 from gyri.layout import Layout
 from gyri.loading import find_target
+from gyri.metrics.classification import Classified
+from gyri.metrics.regression import Regressed
 from gyri.progress import log
 from gyri.tables import read_table, write_table
 
@@ -51,11 +67,24 @@ def run(
     table = table.sort_values(ORDER, ignore_index=True, kind="stable")
     target = find_target(layout, dataset, settings.task, settings.target, settings.classes)
     check_predictions(table, layout, dataset, experiment, target)
-    scores = _score(settings, table, layout, dataset, experiment, threads, target.names)
+    cohort = read_table(layout.dataset(dataset, "cohort.tsv"), "cohort")
+    levels = levels_of(cohort, settings, str(layout.dataset(dataset, "cohort.tsv")))
+    measured_as = _score(settings, table, layout, dataset, experiment, threads, target.names, cohort)
+    table, scores = measured_as.table, measured_as.scores
     log(f"{experiment}: measure {table['model'].nunique()} models with {settings.evaluation.resamples} resamples")
     metrics, undefined = summarize(table, scores, settings.evaluation)
+    role = "locked" if experiment.endswith(LOCKED) else "test"
+    site = dict(zip(cohort["image_id"], cohort["site"], strict=True))
+    splits = read_table(layout.dataset(dataset, "splits.tsv"), "splits")
+    conditions = conditions_of(settings, table, layout, experiment)
     write_table(layout.experiment(experiment, "predictions.tsv"), table, "predictions")
     write_table(layout.experiment(experiment, "cases.tsv"), scores.cases(table), "cases")
+    if role == "test":
+        write_table(layout.experiment(experiment, "fitted.tsv"), measured_as.fitted)
+    write_table(layout.experiment(experiment, "subgroups.tsv"), subgroups(settings, table, scores, role, levels))
+    write_table(layout.experiment(experiment, "comparisons.tsv"), compare(settings, table, scores, role, splits, conditions))
+    found = chance(settings, table, measured_as.cases, role, site, measured_as.features)
+    write_table(layout.experiment(experiment, "chance.tsv"), found)
     write_table(layout.experiment(experiment, "undefined.tsv"), undefined)
     write_table(layout.experiment(experiment, "metrics.tsv"), metrics, "metrics")
     measured = table[table["role"].isin(["test", "locked"])]
@@ -98,6 +127,25 @@ def record_locked_read(layout: Layout, experiment: str, settings: EvaluateSettin
     return path
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What each task measures of each row.
+
+    Args:
+        table: the predictions, numbers as numbers.
+        scores: what was measured.
+        fitted: fitted.tsv.
+        cases: the rows as classes or values; None for segmentation.
+        features: (rows, F) what the model says of the image: log odds, the value, or volumes.
+    """
+
+    table: pd.DataFrame
+    scores: Scores
+    fitted: pd.DataFrame
+    cases: Classified | Regressed | None
+    features: NDArray[np.float64]
+
+
 def _score(
     settings: EvaluateSettings,
     table: pd.DataFrame,
@@ -106,14 +154,26 @@ def _score(
     experiment: str,
     threads: int,
     names: list[str],
-) -> Scores:
-    """What each task measures of each row."""
+    cohort: pd.DataFrame,
+) -> Measured:
+    """Fit on validation (locked participants are measured with what was fitted before) and measure every row."""
+    locked = experiment.endswith(LOCKED)
+    before = read_fitted(layout.experiment(experiment.removesuffix(LOCKED), "fitted.tsv")) if locked else None
     if settings.task == "classification":
-        return classification_scores(table, names)
+        cases = classified(table, names)
+        fitted = fit_thresholds(table, cases, names, settings.evaluation) if before is None else before
+        odds = np.log(np.clip(cases.probabilities, 1e-6, 1))
+        return Measured(table, classification_scores(table, cases, names, fitted), fitted, cases, odds[:, 1:] - odds[:, :1])
     if settings.task == "regression":
-        return regression_scores(table)
+        table = check_numbers(table)
+        fitted = fit_corrections(table) if before is None else before
+        values = Regressed(*(table[column].to_numpy(np.float64) for column in ("target", "prediction")))
+        return Measured(table, regression_scores(table, fitted), fitted, values, values.value[:, None])
     facts = read_json(layout.dataset(dataset, "dataset.json"))
     structures = {int(value): name for value, name in facts["labels"][settings.target].items() if int(value)}
-    cohort = read_table(layout.dataset(dataset, "cohort.tsv"), "cohort")
-    values = score_maps(table, cohort, facts, structures, layout.experiment(experiment), threads)
-    return segmentation_scores(table, values, list(structures.values()))
+    found = score_maps(table, cohort, facts, structures, layout.experiment(experiment), settings.evaluation, threads)
+    fitted = choose_postprocessing(table, found.tried, list(structures.values())) if before is None else before
+    choices = {name: per_row(fitted, table, POSTPROCESSING, name)["choice"].tolist() for name in structures.values()}
+    scored = {**found.values, **score_processed(found, choices, threads)}
+    volumes = np.stack([found.values["volume_predicted_ml", name] for name in structures.values()], 1)
+    return Measured(table, segmentation_scores(table, scored, list(structures.values())), fitted, None, volumes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem, shown
-from gyri.metrics import classification, regression, segmentation
+from gyri.evaluate.fitted import OFFSET, SLOPE, per_row, threshold_name
+from gyri.metrics import calibration, classification, operating_points, postprocessing, regression, segmentation
 from gyri.metrics.classification import Classified
 from gyri.metrics.regression import Regressed
 from gyri.statistics import Statistic
@@ -21,6 +23,8 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 MEAN = "mean"
+OF_CLASSES: tuple[ModuleType, ...] = (classification, calibration, operating_points)
+OF_STRUCTURES: tuple[ModuleType, ...] = (segmentation, postprocessing)
 OTHER_PREDICTIONS = "predict with this model again (snakemake does it for you)"
 
 
@@ -69,17 +73,15 @@ class Scores:
         return repeated
 
 
-def classification_scores(table: pd.DataFrame, names: list[str]) -> Scores:
+def classification_scores(table: pd.DataFrame, cases: Classified, names: list[str], fitted: pd.DataFrame) -> Scores:
     """Measure classes.
 
     Args:
-        table: predictions with a column probability_<class> for every class.
+        table: predictions.
+        cases: the same rows, of `classified`.
         names: classes in order, the positive of two last.
-
-    Raises:
-        DataError: columns, classes or probabilities that make no sense.
+        fitted: thresholds, of `gyri.evaluate.fitted`.
     """
-    cases = _classified(table, names)
     columns = {
         ("correct", ""): classification.accuracy(cases),
         ("probability_of_truth", ""): classification.probability_of_truth(cases),
@@ -87,20 +89,85 @@ def classification_scores(table: pd.DataFrame, names: list[str]) -> Scores:
         ("brier", ""): classification.brier(cases),
     }
     per_image = {"accuracy": columns["correct", ""], "log_loss": columns["log_loss", ""], "brier": columns["brier", ""]}
-    parts = {"": cases} if len(names) == 2 else {MEAN: cases} | {name: cases.against_rest(k) for k, name in enumerate(names)}
+    against = {name: cases.against_rest(index) for index, name in enumerate(names)} if len(names) > 2 else {"": cases}
     measures = []
-    for metric, declaration in classification.METRICS.items():
-        chosen = parts if declaration.get("per_class") else {"": cases}
-        for structure, part in chosen.items():
-            entering = _entering(part, str(declaration.get("enters", "all")))
-            statistic = _of_rows(getattr(classification, metric), part)
-            values = per_image.get(metric)
-            measures.append(Measure(metric, structure, declaration, entering, values, None if values is not None else statistic))
+    for module in OF_CLASSES:
+        for metric, declaration in module.METRICS.items():
+            function = getattr(module, metric)
+            if "operating_point" in declaration:
+                measures += _at_point(metric, function, declaration, table, against, fitted)
+            elif metric in per_image:
+                measures.append(Measure(metric, "", declaration, _entering(cases, "all"), per_image[metric]))
+            else:
+                whole = {MEAN: cases} if len(names) > 2 and declaration.get("per_class") else {"": cases}
+                for structure, part in (whole | against if declaration.get("per_class") else whole).items():
+                    entering = _entering(part, str(declaration.get("enters", "all")))
+                    measures.append(Measure(metric, structure, declaration, entering, None, _of_rows(function, [part])))
     return Scores(measures, columns)
 
 
-def regression_scores(table: pd.DataFrame) -> Scores:
+def _at_point(
+    metric: str,
+    function: Callable[[Any, Array], Array],
+    declaration: Mapping[str, Any],
+    table: pd.DataFrame,
+    against: dict[str, Classified],
+    fitted: pd.DataFrame,
+) -> list[Measure]:
+    """A metric of decisions at the thresholds that were chosen on validation; of more than two classes also their mean."""
+    what, parts, given = threshold_name(declaration["operating_point"]), {}, {}
+    for structure, part in against.items():
+        cuts = per_row(fitted, table, what, structure)["value"].to_numpy(np.float64)
+        given[structure] = ~np.isnan(cuts)
+        parts[structure] = replace(part, decision=(part.probabilities[:, 1] >= np.nan_to_num(cuts, posinf=np.inf)).astype(np.int64))
+    measures = [
+        Measure(
+            metric,
+            structure,
+            declaration,
+            given[structure] & _entering(part, declaration["enters"]),
+            None,
+            _of_rows(function, [part]),
+        )
+        for structure, part in parts.items()
+    ]
+    if len(parts) > 1:
+        together = np.logical_and.reduce(list(given.values()))
+        measures.insert(0, Measure(metric, MEAN, declaration, together, None, _of_rows(function, list(parts.values()))))
+    return measures
+
+
+def regression_scores(table: pd.DataFrame, fitted: pd.DataFrame) -> Scores:
     """Measure values.
+
+    Args:
+        table: predictions that are numbers, see `check_numbers`.
+        fitted: corrections, of `gyri.evaluate.fitted`.
+    """
+    cases = Regressed(table["target"].to_numpy(np.float64), table["prediction"].to_numpy(np.float64))
+    offset, slope = (per_row(fitted, table, what, "")["value"].to_numpy(np.float64) for what in (OFFSET, SLOPE))
+    corrected = Regressed(cases.truth, (cases.value - offset) / slope)
+    columns = {
+        ("error", ""): regression.bias(cases),
+        ("absolute_error", ""): regression.mae(cases),
+        ("error_corrected", ""): regression.bias(corrected),
+    }
+    per_image = {
+        "bias": columns["error", ""],
+        "mae": columns["absolute_error", ""],
+        "mae_corrected": regression.mae_corrected(corrected),
+    }
+    measures = []
+    for metric, declaration in regression.METRICS.items():
+        chosen = corrected if declaration.get("corrected") else cases
+        values = per_image.get(metric)
+        statistic = None if values is not None else _of_rows(getattr(regression, metric), [chosen])
+        measures.append(Measure(metric, "", declaration, np.isfinite(chosen.value), values, statistic))
+    return Scores(measures, columns)
+
+
+def check_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """The predictions of a regression as numbers.
 
     Raises:
         DataError: a prediction that is no finite number.
@@ -109,15 +176,7 @@ def regression_scores(table: pd.DataFrame) -> Scores:
     wrong = table.loc[~np.isfinite(predicted)]
     if len(wrong):
         raise DataError(_wrong_rows(wrong, "no finite number", "a number for every image"))
-    cases = Regressed(table["target"].to_numpy(np.float64), predicted)
-    columns = {("error", ""): regression.bias(cases), ("absolute_error", ""): regression.mae(cases)}
-    per_image = {"bias": columns["error", ""], "mae": columns["absolute_error", ""]}
-    everything, measures = np.ones(len(table), bool), []
-    for metric, declaration in regression.METRICS.items():
-        values = per_image.get(metric)
-        statistic = _of_rows(getattr(regression, metric), cases)
-        measures.append(Measure(metric, "", declaration, everything, values, None if values is not None else statistic))
-    return Scores(measures, columns)
+    return table.assign(prediction=predicted)
 
 
 def segmentation_scores(table: pd.DataFrame, values: dict[tuple[str, str], Array], structures: list[str]) -> Scores:
@@ -133,7 +192,8 @@ def segmentation_scores(table: pd.DataFrame, values: dict[tuple[str, str], Array
     """
     present = [name for name in structures if (values["volume_true_ml", name] > 0).any()]
     measures, columns, left_out = [], dict(values), []
-    for metric, declaration in segmentation.METRICS.items():
+    declared = {metric: declaration for module in OF_STRUCTURES for metric, declaration in module.METRICS.items()}
+    for metric, declaration in declared.items():
         parts = {name: values[metric, name] for name in present}
         left_out += [(metric, name, str(declaration["undefined"])) for name in structures if name not in parts]
         if parts:
@@ -147,12 +207,14 @@ def segmentation_scores(table: pd.DataFrame, values: dict[tuple[str, str], Array
     return Scores(measures, columns, left_out)
 
 
-def _of_rows(function: Callable[[Any, Array], Array], cases: Classified | Regressed) -> Callable[[Indices], Statistic]:
-    """A metric of a set as a function of which rows."""
+def _of_rows(function: Callable[[Any, Array], Array], parts: Sequence[Classified | Regressed]) -> Callable[[Indices], Statistic]:
+    """A metric of a set as a function of which rows; the mean over several."""
 
     def choose(rows: Indices) -> Statistic:
-        chosen = type(cases)(*(getattr(cases, name)[rows] for name in cases.__dataclass_fields__))
-        return lambda weights: function(chosen, weights)
+        chosen = [type(part)(*(getattr(part, name)[rows] for name in part.__dataclass_fields__)) for part in parts]
+        if len(chosen) == 1:
+            return lambda weights: function(chosen[0], weights)
+        return lambda weights: np.mean([function(part, weights) for part in chosen], axis=0)
 
     return choose
 
@@ -163,8 +225,16 @@ def _entering(cases: Classified, which: str) -> Mask:
     return cases.truth == (1 if which == "positives" else 0)
 
 
-def _classified(table: pd.DataFrame, names: list[str]) -> Classified:
-    """Classes and probabilities of all rows, checked."""
+def classified(table: pd.DataFrame, names: list[str]) -> Classified:
+    """Classes and probabilities of all rows, checked.
+
+    Args:
+        table: predictions with a column probability_<class> for every class.
+        names: classes in order, the positive of two last.
+
+    Raises:
+        DataError: columns, classes or probabilities that make no sense.
+    """
     columns = [f"probability_{name}" for name in names]
     there = [column for column in table.columns if column.startswith("probability_")]
     if set(there) != set(columns):

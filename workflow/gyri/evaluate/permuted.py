@@ -15,7 +15,7 @@ Indices = NDArray[np.int64]
 CELLS = 2_000_000  # weights at once, to bound memory
 
 
-def classified_under(function: Callable[[Classified, Array], Array], cases: Classified, taken: Indices) -> Array:
+def classified_under(function: Callable[[Classified, Array], Array], cases: Classified, truths: Indices) -> Array:
     """A metric of a set of images, with many assignments of the true classes.
 
     Every image enters once for each class it might have, with weight 1 for the class it has: one call measures many assignments.
@@ -23,7 +23,7 @@ def classified_under(function: Callable[[Classified, Array], Array], cases: Clas
     Args:
         function: a metric of kind `set`.
         cases: n images.
-        taken: (m, n) from which image each image takes its class.
+        truths: (m, n) index of the class that each image is given.
 
     Returns:
         (m,).
@@ -34,23 +34,23 @@ def classified_under(function: Callable[[Classified, Array], Array], cases: Clas
     )
     rows = max(1, CELLS // max(size * classes, 1))
     parts = []
-    for start in range(0, len(taken), rows):
-        truths = cases.truth[taken[start : start + rows]]
-        weights = (truths[:, None, :] == np.arange(classes)[None, :, None]).reshape(len(truths), -1)
+    for start in range(0, len(truths), rows):
+        some = truths[start : start + rows]
+        weights = (some[:, None, :] == np.arange(classes)[None, :, None]).reshape(len(some), -1)
         parts.append(function(every, weights.astype(np.float64)))
     return np.concatenate(parts)
 
 
-def regressed_under(function: Callable[[Regressed, Array], Array], cases: Regressed, taken: Indices) -> Array:
+def regressed_under(function: Callable[[Regressed, Array], Array], cases: Regressed, truths: Array) -> Array:
     """A metric of a set of images, with many assignments of the true values.
 
     Args:
         function: a metric of kind `set`.
         cases: n images.
-        taken: (m, n) from which image each image takes its value.
+        truths: (m, n) the value that each image is given.
 
     Returns:
         (m,).
     """
     once = np.ones((1, len(cases.truth)))
-    return np.array([function(Regressed(cases.truth[row], cases.value), once)[0] for row in taken])
+    return np.array([function(Regressed(row, cases.value), once)[0] for row in truths])

@@ -178,14 +178,10 @@ def summarize(table: pd.DataFrame, scores: Scores, evaluation: Evaluation) -> tu
     """
     rows: list[list[object]] = []
     undefined: list[list[object]] = []
-    places = np.arange(len(table))
     for role, of_role in table.groupby("role", sort=True):
-        resampling = _resampling(of_role, str(role), evaluation)
+        resampling = resampling_of(of_role, str(role), evaluation)
         for model, of_model in of_role.groupby("model", sort=True):
-            parts = {}
-            for seed, part in of_model.groupby("seed", sort=True):
-                groups = np.asarray(part["group"].map(resampling.column), np.int64)
-                parts[str(seed)] = Part(places[part.index], part["fold"].to_numpy(object), groups)
+            parts = parts_of(of_model, resampling)
             undefined += [[model, role, ALL, ALL, metric, structure, why] for metric, structure, why in scores.left_out]
             for measure in scores.measures:
                 for fold, seed, numbers, why in _lines(measure, parts, resampling, str(role), table):
@@ -199,8 +195,35 @@ def summarize(table: pd.DataFrame, scores: Scores, evaluation: Evaluation) -> tu
     return metrics.astype(dict.fromkeys(numbers, np.float64)), pd.DataFrame(undefined, columns=UNDEFINED)
 
 
-def _resampling(table: pd.DataFrame, role: str, evaluation: Evaluation) -> Resampling:
-    """Draw the weights of the groups of a role."""
+def parts_of(table: pd.DataFrame, resampling: Resampling) -> dict[str, Part]:
+    """The rows of one model and role by seed.
+
+    Args:
+        table: rows of the table of predictions with their places as index.
+        resampling: of the role.
+    """
+    parts = {}
+    for seed, part in table.groupby("seed", sort=True):
+        groups = np.asarray(part["group"].map(resampling.column), np.int64)
+        parts[str(seed)] = Part(part.index.to_numpy(np.int64), part["fold"].to_numpy(object), groups)
+    return parts
+
+
+def headline_scope(line: Line, role: str) -> str:
+    """What the headline of a metric is computed from."""
+    if line.folds == [ALL]:
+        return ALL
+    return POOLED if role == "test" and not line.measure.declaration.get("ranking") else AVERAGE
+
+
+def resampling_of(table: pd.DataFrame, role: str, evaluation: Evaluation) -> Resampling:
+    """Draw the weights of the groups of a role; the same for the same groups and folds.
+
+    Args:
+        table: all rows of the role.
+        role: validation, test or locked.
+        evaluation: resamples, confidence, seed.
+    """
     names = sorted(set(table["group"]))
     column = {name: index for index, name in enumerate(names)}
     folds = sorted(set(table["fold"]))

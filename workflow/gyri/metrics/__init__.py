@@ -9,8 +9,18 @@ metric's name. Two kinds:
   jackknife.
 
 Keys of a declaration: `kind`; `range` (values that cannot be left, None where there is no bound); `better` ("higher", "lower",
-"zero"); `unit` ("" none, "target" that of the target, or the unit itself); `undefined` (when it has no value, in words); and where
+"zero", "one"); `unit` ("" none, "target" that of the target, or the unit itself); `undefined` (when it has no value, in words); and where
 they apply `ranking` (True: only the order of scores counts, so scores of different models must not be pooled), `studentized` (True:
 a mean of continuous values, whose interval is studentized), `per_class` (True: also for each class against the rest), `enters`
-("positives" or "negatives" where only these images count).
+("positives" or "negatives" where only these images count), `chance` (True: compared with exchanged labels), `operating_point` and
+`corrected` (decisions or values are made with what was fitted on validation).
 """
+
+HEADLINE = {"segmentation": "dice", "classification": "auroc", "regression": "mae"}
+"""The metric that models are compared by."""
+SUBGROUPS = {
+    "segmentation": ("dice", "hd95"),
+    "classification": ("auroc", "balanced_accuracy", "accuracy"),
+    "regression": ("mae", "bias"),
+}
+"""Metrics that are given for every subgroup."""

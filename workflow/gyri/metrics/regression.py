@@ -15,15 +15,31 @@ NO_CORRECTION = (
     "no correction could be fitted on validation (predictions do not rise with the true values), or all true values are equal"
 )
 METRICS: dict[str, dict[str, Any]] = {
-    "mae": {"kind": "case", "studentized": True, "range": (0, None), "better": "lower", "unit": "target", "undefined": NONE},
+    "mae": {
+        "kind": "case",
+        "studentized": True,
+        "range": (0, None),
+        "better": "lower",
+        "unit": "target",
+        "chance": True,
+        "undefined": NONE,
+    },
     "rmse": {"kind": "set", "range": (0, None), "better": "lower", "unit": "target", "undefined": NONE},
     "bias": {"kind": "case", "studentized": True, "range": (None, None), "better": "zero", "unit": "target", "undefined": NONE},
-    "r2": {"kind": "set", "range": (None, 1), "better": "higher", "unit": "", "undefined": "all true values are equal"},
+    "r2": {
+        "kind": "set",
+        "range": (None, 1),
+        "better": "higher",
+        "unit": "",
+        "chance": True,
+        "undefined": "all true values are equal",
+    },
     "correlation": {
         "kind": "set",
         "range": (-1, 1),
         "better": "higher",
         "unit": "",
+        "chance": True,
         "ranking": True,
         "undefined": "all true or all predicted values are equal",
     },

@@ -28,6 +28,7 @@ from gyri.report.parts import MOST_ROWS, Missing, Reportlet, html_table, tsv_lin
 from gyri.report.results import HEADLINE, headline, metric, overall, sentence
 from gyri.report.software import software
 from gyri.report.source import Source
+from gyri.report.tables_comparisons import chance, comparisons, subgroups
 from gyri.report.tables_results import all_metrics, by_fold, failed, worst_cases
 from gyri.report.what_ran import jobs, reproduce, versions
 from gyri.tables import rows_of
@@ -38,8 +39,10 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "audit": trust.audit_warnings,
     "balance": balance,
     "by_fold": by_fold,
+    "chance": chance,
     "checklist": trust.checklist,
     "cohort_table": cohort_table,
+    "comparisons": comparisons,
     "confusion": confusion,
     "dice_against_volume": dice_against_volume,
     "dice_per_structure": dice_per_structure,
@@ -58,6 +61,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "probabilities": probabilities,
     "reproduce": reproduce,
     "roc": roc,
+    "subgroups": subgroups,
     "undefined": trust.undefined,
     "versions": versions,
     "worst_cases": worst_cases,

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
-from gyri.metrics import classification, regression, segmentation
+from gyri.metrics import HEADLINE, calibration, classification, operating_points, postprocessing, regression, segmentation
 from gyri.report.parts import Missing, exact
 from gyri.report.source import Source
-
-HEADLINE = {"segmentation": "dice", "classification": "auroc", "regression": "mae"}
 
 
 @dataclass(frozen=True)
@@ -21,29 +19,42 @@ class Metric:
 
     Args:
         label: name in figures and tables.
-        better: 1 where higher is better, -1 where lower is, 0 where a value near 0 is.
+        better: 1 where higher is better, -1 where lower is, 0 where a value near `ideal` is.
         limits: values it cannot leave; None where there is no bound.
         unit: "target" for the unit of the target.
+        ideal: the value that is best where neither higher nor lower is.
     """
 
     label: str
     better: int = 0
     limits: tuple[float | None, float | None] = (None, None)
     unit: str = ""
+    ideal: int = 0
 
 
-DECLARED = {**segmentation.METRICS, **classification.METRICS, **regression.METRICS}
+MODULES = (segmentation, postprocessing, classification, calibration, operating_points, regression)
+DECLARED = {name: declared for module in MODULES for name, declared in module.METRICS.items()}
 BETTER = {"higher": 1, "lower": -1}
 LABELS = {
     "auroc": "AUROC",
     "bias": "mean error",
     "brier": "Brier score",
+    "brier_reliability": "Brier score, reliability",
+    "brier_resolution": "Brier score, resolution",
+    "brier_uncertainty": "Brier score, uncertainty",
     "dice": "Dice coefficient",
+    "dice_postprocessed": "Dice coefficient, post-processed",
+    "error_slope": "slope of the error",
+    "error_slope_corrected": "slope of the error, corrected",
     "hd95": "HD95",
+    "hd95_postprocessed": "HD95, post-processed",
     "mae": "mean absolute error",
+    "mae_corrected": "mean absolute error, corrected",
     "mcc": "Matthews correlation",
     "r2": "R²",
     "rmse": "root mean squared error",
+    "surface_dice": "surface Dice",
+    "surface_dice_postprocessed": "surface Dice, post-processed",
     "volume_error_ml": "volume error",
     "volume_error_relative": "relative volume error",
     "volume_error_relative_absolute": "absolute relative volume error",
@@ -55,7 +66,8 @@ def metric(name: str) -> Metric:
     """How a metric is read, from its declaration; one that is declared nowhere keeps its name and has no direction."""
     declared = DECLARED.get(name, {})
     label = LABELS.get(name, name.replace("_", " "))
-    return Metric(label, BETTER.get(declared.get("better", ""), 0), declared.get("range", (None, None)), declared.get("unit", ""))
+    better, limits = declared.get("better", ""), declared.get("range", (None, None))
+    return Metric(label, BETTER.get(better, 0), limits, declared.get("unit", ""), int(better == "one"))
 
 
 def axis_label(name: str, target: str, arrow: bool = True) -> str:
@@ -63,7 +75,7 @@ def axis_label(name: str, target: str, arrow: bool = True) -> str:
     found = metric(name)
     unit = f" ({target} units)" if found.unit == "target" else f" ({found.unit})" if found.unit else ""
     direction = (
-        {1: ", higher is better", -1: ", lower is better", 0: ", 0 is best" if name in DECLARED else ""}[found.better]
+        {1: ", higher is better", -1: ", lower is better", 0: f", {found.ideal} is best" if name in DECLARED else ""}[found.better]
         if arrow
         else ""
     )
@@ -204,7 +216,7 @@ def sentence(source: Source) -> Markup:
     if best is not None and baseline is not None:
         parts.append(
             Markup("The best baseline, {}, reaches {}. {}").format(
-                baseline["label"], _phrase(baseline, digits), _comparison(best, baseline, name.better)
+                baseline["label"], _phrase(baseline, digits), _comparison(source, best, baseline, name.better)
             )
         )
     elif best is not None:
@@ -218,15 +230,30 @@ def _rank(source: Source, name: Metric) -> str:
     return f", the {word} of {count} trained models and ensembles" if count > 1 else ""
 
 
-def _comparison(best: pd.Series, baseline: pd.Series, better: int) -> str:
+def _comparison(source: Source, best: pd.Series, baseline: pd.Series, better: int) -> str:
     if pd.isna(best["ci_low"]) or pd.isna(baseline["ci_low"]):
         return "Without intervals the two cannot be compared."
     if better * (best["value"] - baseline["value"]) <= 0:
         return "The baseline is at least as good: nothing was gained by training."
+    tested = _tested(source, best["model"], baseline["model"])
+    if tested is not None:
+        p = "p < 0.001" if tested["p_holm"] < 0.001 else f"p = {tested['p_holm']:.3f}"
+        words = "they differ" if tested["p_holm"] < 0.05 else "no difference is established"
+        return f"On the same participants {words} ({p}, allowing for {int(tested['comparisons'])} comparisons)."
     apart = best["ci_low"] > baseline["ci_high"] if better > 0 else best["ci_high"] < baseline["ci_low"]
     if apart:
         return "The two 95\u00a0% intervals do not overlap."
     return "The two 95\u00a0% intervals overlap, and no paired test was made: this run alone does not establish a difference."
+
+
+def _tested(source: Source, first: str, second: str) -> pd.Series | None:
+    """The row of comparisons.tsv of two models, where they were tested."""
+    try:
+        rows = source.of_experiment("comparisons.tsv")
+    except Missing:
+        return None
+    both = rows[(rows["first"] == first) & (rows["second"] == second) & rows["p_holm"].notna()]
+    return both.iloc[0] if len(both) else None
 
 
 def shared_digits(rows: pd.DataFrame) -> int:

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from gyri.coverage import FEW, measured_coverage
 from gyri.report.chart import plain
 from gyri.report.figures_classification import PREFIX, classes_of
 from gyri.report.figures_regression import test_rows
 from gyri.report.gallery import case_scores, case_slices
 from gyri.report.parts import NONE, Missing, Reportlet, Table, exact
-from gyri.report.results import HEADLINE, chosen_model, decimals, headline, metric, of_metric, overall, rounded
+from gyri.report.results import DECLARED, HEADLINE, chosen_model, decimals, headline, metric, of_metric, overall, rounded
 from gyri.report.source import Source
 from gyri.report.trust import absent_predictions
 
@@ -37,7 +38,21 @@ def all_metrics(source: Source) -> Reportlet:
         columns.remove("Structure")
         body = [[*cells[:1], *cells[2:]] for cells in body]
     table = Table(columns, body, "All metrics of all models over all folds", classes="sortable filterable")
-    return Reportlet(tables=[table], data=rows)
+    return Reportlet(tables=[table], data=rows, notes=few_groups(rows))
+
+
+def few_groups(rows: pd.DataFrame) -> list[str]:
+    """Say how far intervals of few groups can be trusted, as it was measured in simulations."""
+    few = rows[rows["n_groups"] < FEW]
+    said: dict[str, list[str]] = {}
+    for name, groups in sorted(set(zip(few["metric"], few["n_groups"].astype(int), strict=True))):
+        found = measured_coverage(name, DECLARED.get(name, {}), groups)
+        words = "was not measured"
+        if found is not None:
+            words = f"was {found.share:.3f} ± {found.error:.3f} at {found.groups} groups"
+        said.setdefault(words, []).append(f"{metric(name).label} ({groups} groups here)")
+    start = "Intervals of few groups: in simulations the coverage of a nominal 0.95 "
+    return [f"{start}{words}: {', '.join(dict.fromkeys(names))}." for words, names in sorted(said.items())]
 
 
 def _metric_row(source: Source, row: pd.Series) -> list[object]:
