@@ -19,6 +19,7 @@ from gyri.report.source import Source
 STATES = {"good": ("✓", "good"), "look": ("!", "look at this"), "bad": ("✗", "wrong"), "unknown": (NONE, "not available")}
 RANKED = ("python", "numpy", "torch", "cuda", "cudnn")
 SHOWN = 8
+TRAININGS = "provenance-train.json"
 
 
 @dataclass(frozen=True)
@@ -187,51 +188,35 @@ def _normalization(source: Source) -> Answer:
     )
 
 
-def _same_environment(source: Source) -> Answer:
+def _trainings(source: Source) -> list[dict[str, Any]]:
     records = [record for record in source.provenance if record.get("stage") == "train"]
     if not records:
-        raise Missing("no provenance-train.json")
+        raise Missing(f"no {TRAININGS}")
+    return records
+
+
+def _same_environment(source: Source) -> Answer:
+    records = _trainings(source)
     kinds = {name: {str(record.get("versions", {}).get(name)) for record in records} for name in RANKED}
     kinds["device"] = {str(record.get("device")) for record in records}
     mixed = [f"{name}: {', '.join(sorted(values))}" for name, values in kinds.items() if len(values) > 1]
     if mixed:
-        return (
-            "look",
-            "models differ in " + "; ".join(mixed) + "; they should not be ranked against each other",
-            "provenance-train.json",
-        )
+        return "look", f"models differ in {'; '.join(mixed)}; they should not be ranked against each other", TRAININGS
     hosts = {str(record.get("host_kind")) for record in records}
     where = f"{len(hosts)} kind{'s' if len(hosts) > 1 else ''} of processor"
-    return (
-        "good",
-        f"one set of versions, device {', '.join(kinds['device'])}, {where} for {len(records)} trainings",
-        "provenance-train.json",
-    )
+    return "good", f"one set of versions, device {', '.join(kinds['device'])}, {where} for {len(records)} trainings", TRAININGS
 
 
 def _bit_exact(source: Source) -> Answer:
-    records = [record for record in source.provenance if record.get("stage") == "train"]
-    if not records:
-        raise Missing("no provenance-train.json")
+    records = _trainings(source)
     fast = sorted({record.get("model", "?") for record in records if _training(record).get("deterministic") == "fast"})
     hosts = sorted({str(record.get("host_kind")) for record in records})
     if fast:
-        return (
-            "look",
-            f"“deterministic: fast” was chosen for {', '.join(fast)}: another run gives other last digits",
-            "provenance-train.json",
-        )
+        return "look", f"“deterministic: fast” was chosen for {', '.join(fast)}: another run gives other last digits", TRAININGS
     if len(hosts) > 1:
-        return (
-            "look",
-            f"strict, but on {len(hosts)} kinds of processor: bytes repeat only on the same kind",
-            "provenance-train.json",
-        )
-    return (
-        "good",
-        "all trainings are deterministic: the same bytes on the same kind of processor with the same environment",
-        "provenance-train.json",
-    )
+        return "look", f"strict, but on {len(hosts)} kinds of processor: bytes repeat only on the same kind", TRAININGS
+    same = "all trainings are deterministic: the same bytes on the same kind of processor with the same environment"
+    return "good", same, TRAININGS
 
 
 def _undefined(source: Source) -> Answer:
