@@ -126,6 +126,7 @@ def build(image: Path, definition: Path, arguments: dict[str, str], bind: Sequen
     command = [program(), "build", "--force"]
     # root without its capabilities builds in a user namespace; Apptainer does the same for every other user by itself
     command += ["--fakeroot"] if apptainer_environment() else []
+    command += _packing()
     for folder in bind:
         command += ["--bind", folder]
     for key, value in arguments.items():
@@ -146,10 +147,37 @@ def build(image: Path, definition: Path, arguments: dict[str, str], bind: Sequen
                 if phase:
                     now.close()
                     now.enter_context(clock.during(phase))
-        except subprocess.CalledProcessError as error:
+        except BaseException as error:
             now.close()
+            _end_children()
+            if not isinstance(error, subprocess.CalledProcessError):
+                raise
             got = "\n              ".join(["Apptainer said:", *(line for line in last if line)])
             raise ContainerError(Problem(f"build of {definition}", got, "an image", _remedy(log, list(last)))) from error
+
+
+def _end_children() -> None:
+    """End what this process started and wait until it has tidied up: spython keeps the process to itself."""
+    import psutil
+
+    children = psutil.Process().children()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    psutil.wait_procs(children, timeout=30)
+
+
+def _packing() -> list[str]:
+    """How to pack the image: zstd is read faster and made in a thirtieth of the time of the default, at the same size.
+
+    Every Linux since 4.14 reads it. Where one is older, APPTAINER_MKSQUASHFS_ARGS="-comp gzip" chooses the default.
+    """
+    tool = shutil.which("mksquashfs")
+    if tool is None or "APPTAINER_MKSQUASHFS_ARGS" in os.environ:
+        return []
+    # it ends with an error after its help, on either stream
+    text = subprocess.run([tool, "-help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    return ["--mksquashfs-args", "-comp zstd -Xcompression-level 3"] if "zstd" in text else []
 
 
 def _remedy(log: Path, lines: list[str]) -> str:

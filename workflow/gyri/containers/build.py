@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gyri.containers import apptainer, store, wheels
-from gyri.environment import CONTAINERS, REPOSITORY, recipe_hash
+from gyri.environment import CONTAINERS, recipe_hash
 from gyri.errors import ContainerError, Problem
 from gyri.io import sha256_file, sha256_text, write_json
 
@@ -31,6 +31,7 @@ class Wish:
         base: a pinned image of a registry with a Python 3.11 or later, or None for Debian 12 itself.
         accept: take what was built into `lock.json` where it differs.
         again: build anew although the image is there.
+        folder: `containers` of the checkout.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Wish:
     base: str | None = None
     accept: bool = False
     again: bool = False
+    folder: Path = CONTAINERS
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -59,11 +61,11 @@ def build(wish: Wish, clock: apptainer.Clock) -> None:
         remedy = "look its digest up in the registry: a name or a tag may mean another image tomorrow"
         raise ContainerError(Problem("--base", f"`{wish.base}`", "an image by its digest, as `python@sha256:...`", remedy))
     with store.only_one(clock.say):
-        sif = store.sif_path(wish.name, wish.arguments)
+        sif = store.sif_path(wish.name, wish.arguments, wish.folder)
         note = None if wish.again else store.note_of(sif)
         if note is None:
             note = _build(wish, sif, clock)
-        elif store.in_place(wish.name, sif) and _locked(wish.name) == note["identity"]:
+        elif store.in_place(wish.name, sif, wish.folder) and _locked(wish) == note["identity"]:
             clock.say(f"containers/{wish.name}.sif is built, content {note['identity'][:16]}, as locked: nothing to do")
             return
         elif not store.intact(sif, note):
@@ -82,7 +84,7 @@ def _build(wish: Wish, sif: Path, clock: apptainer.Clock) -> dict[str, Any]:
     with clock.during("asking the base which Python it has"):
         asked = json.loads(apptainer.run_inside(base, ["python3", "-I", "-c", wheels.ASK]))
     target = wheels.Target(asked["markers"], tuple(asked["glibc"]))
-    lock = REPOSITORY / "envs" / f"{wish.name}.lock"
+    lock = wish.folder.parent / "envs" / f"{wish.name}.lock"
     wanted = wheels.requirements(lock.read_text(encoding="utf-8"), target)
     folder = store.cache() / "wheels"
     wheels.download(folder, wanted, target, clock.say)
@@ -96,7 +98,7 @@ def _build(wish: Wish, sif: Path, clock: apptainer.Clock) -> dict[str, Any]:
     }
     partial, log = sif.with_name(f".partial-{sif.name}"), sif.with_suffix(".log")
     try:
-        apptainer.build(partial, CONTAINERS / "image.def", arguments, [f"{folder}:/mnt:ro"], log, clock)
+        apptainer.build(partial, wish.folder / "image.def", arguments, [f"{folder}:/mnt:ro"], log, clock)
         with clock.during("looking at the result"):
             note = _note(partial, wish)
         partial.replace(sif)
@@ -109,7 +111,7 @@ def _build(wish: Wish, sif: Path, clock: apptainer.Clock) -> dict[str, Any]:
 
 def _debian(wish: Wish, clock: apptainer.Clock) -> Path:
     """The base, made from Debian's packages unless it is there."""
-    definition = CONTAINERS / "base.def"
+    definition = wish.folder / "base.def"
     base = store.cache() / f"base-{sha256_text(definition.read_text(encoding='utf-8'))[:12]}.sif"
     if base.is_file() and not wish.again:
         clock.say(f"base: {base.name} is there")
@@ -132,7 +134,7 @@ def _note(sif: Path, wish: Wish) -> dict[str, Any]:
         "content": content,
         "sha256": sha256_file(sif),
         "bytes": sif.stat().st_size,
-        "recipe": recipe_hash(wish.name, wish.arguments),
+        "recipe": recipe_hash(wish.name, wish.arguments, wish.folder),
         "arguments": wish.arguments,
         "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -140,16 +142,16 @@ def _note(sif: Path, wish: Wish) -> dict[str, Any]:
 
 def _place(wish: Wish, sif: Path, note: dict[str, Any], say: Callable[[str], None]) -> None:
     """Put an image in place if it is the locked one, or is accepted as such."""
-    locked = store.read_table("lock.json").get(wish.name)
+    locked = store.read_table("lock.json", wish.folder).get(wish.name)
     if locked is None or locked["identity"] != note["identity"]:
         lines = store.differences(locked["content"], note["content"]) if locked else ["containers/lock.json has no such image yet"]
         if not wish.accept:
             raise ContainerError(_other_content(wish, sif, lines))
         for line in lines:
             say(f"accepted: {line}")
-        store.accept(wish.name, note)
+        store.accept(wish.name, note, wish.folder)
         say(f"containers/lock.json: {wish.name} is {note['identity'][:16]} now; commit it")
-    store.put_in_place(wish.name, sif, note)
+    store.put_in_place(wish.name, sif, note, wish.folder)
     say(f"containers/{wish.name}.sif -> {sif}")
 
 
@@ -160,8 +162,8 @@ def _other_content(wish: Wish, sif: Path, lines: list[str]) -> Problem:
     return Problem(f"image {wish.name}", got, "the content that containers/lock.json names", remedy)
 
 
-def _locked(name: str) -> str | None:
-    found = store.read_table("lock.json").get(name)
+def _locked(wish: Wish) -> str | None:
+    found = store.read_table("lock.json", wish.folder).get(wish.name)
     return found["identity"] if found else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gyri.containers import apptainer, store
 from gyri.containers.build import CONTENT_FILE
-from gyri.environment import BUILD, CONTAINERS, VERSIONS, identity, recipe_hash
+from gyri.environment import BUILD, CONTAINERS, VERSIONS, identity, image_fingerprint, recipe_hash
 from gyri.errors import ContainerError, Problem
 
 
@@ -28,19 +28,20 @@ class Answer:
     problems: list[Problem] = field(default_factory=list)
 
 
-def verify(name: str, clock: apptainer.Clock) -> Answer:
+def verify(name: str, clock: apptainer.Clock, folder: Path = CONTAINERS) -> Answer:
     """Hash every file of an image's packages, and compare its content with its label, with `lock.json` and with `built.json`.
 
     Args:
         name: of the image.
         clock: is told what is going on.
+        folder: `containers` of the checkout.
 
     Raises:
         ContainerError: there is no such image, or it cannot be run.
     """
     apptainer.program()
-    built = store.read_table("built.json").get(name)
-    link = CONTAINERS / f"{name}.sif"
+    built = store.read_table("built.json", folder).get(name)
+    link = folder / f"{name}.sif"
     if built is None or not link.is_file():
         problem = Problem(f"containers/{name}.sif", "no such image", "an image built on this machine", f"`{BUILD} --name {name}`")
         raise ContainerError(problem)
@@ -52,7 +53,7 @@ def verify(name: str, clock: apptainer.Clock) -> Answer:
     program = CONTENT_FILE.read_text(encoding="utf-8")
     with clock.during(f"{name}: hashing every file of its packages, inside the image"):
         found = json.loads(apptainer.run_inside(str(sif), ["python", "-I", "-c", program, "--from", origin]))
-    compare(answer, found, apptainer.labels(sif), built)
+    compare(answer, found, apptainer.labels(sif), built, folder)
     return answer
 
 
@@ -95,16 +96,14 @@ def _expect(answer: Answer, what: str, got: str, expected: str) -> None:
         answer.problems.append(problem)
 
 
-def listing() -> list[list[str]]:
+def listing(folder: Path = CONTAINERS) -> list[list[str]]:
     """One row per image: name, locked content, built content, what its state is, size, file."""
-    from gyri.environment import image_fingerprint
-
     rows = [["image", "locked", "built", "state", "size", "file"]]
-    locked, built = store.read_table("lock.json"), store.read_table("built.json")
+    locked, built = store.read_table("lock.json", folder), store.read_table("built.json", folder)
     for name in store.NAMES:
         note = built.get(name, {})
         try:
-            image_fingerprint(name)
+            image_fingerprint(name, folder)
             state = "ready"
         except ContainerError as error:
             state = error.problems[0].got
