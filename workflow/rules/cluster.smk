@@ -60,14 +60,12 @@ def needs(minutes, memory_mb, per_thread_mb=0, per_input=0):
 
 def packed(wildcards):
     """The group of a training: those of one model share a Slurm job and its GPU where the site packs them."""
-    return f"pack_{wildcards.experiment}_{wildcards.model}" if SITE.gpu.pack > 1 and is_network(wildcards) else None
-
-
-# how many jobs make a group is an option of snakemake's command line; here it follows site.yaml, on the nodes too
-workflow.group_settings.group_components = {
-    **workflow.group_settings.group_components,
-    **{f"pack_{experiment}_{model}": SITE.gpu.pack for experiment in CONFIG.experiments for model in MODELS if SITE.gpu.pack > 1},
-}
+    if SITE.gpu.pack == 1 or not is_network(wildcards):
+        return None
+    group = f"pack_{wildcards.experiment}_{wildcards.model}"
+    # how many jobs make a group is an option of the command line; site.yaml takes its place, also in the snakemake on the node
+    workflow.group_settings.group_components = {group: SITE.gpu.pack, **workflow.group_settings.group_components}
+    return group
 
 
 def look_before_start():
