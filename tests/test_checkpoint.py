@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,6 @@ import pytest
 
 from gyri.errors import DataError
 from gyri.train.checkpoint import RESULT, Checkpoints, State, place
-from gyri.train.lock import Lock
 from gyri.train.schedule import Schedule
 
 
@@ -133,76 +128,3 @@ def test_without_links_the_result_is_copied(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "link", refuse)
     place(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "x" and not (tmp_path / "b").samefile(tmp_path / "a")
-
-
-def test_the_second_waits_until_the_first_is_done(tmp_path: Path) -> None:
-    first, second, got = Lock(tmp_path), Lock(tmp_path), []
-    assert first.acquire()
-    waiting = threading.Thread(target=lambda: got.append(second.acquire(poll_seconds=0.01)))
-    waiting.start()
-    time.sleep(0.1)
-    assert not got
-    first.release()
-    waiting.join(5)
-    assert got == [True]
-    second.release()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_waiting_ends_when_the_result_is_there(tmp_path: Path) -> None:
-    first = Lock(tmp_path)
-    first.acquire()
-    assert Lock(tmp_path).acquire(finished=lambda: True) is False
-    first.release()
-
-
-def write_lock(folder: Path, **holder: Any) -> None:
-    (folder / "lock.json").write_text(
-        json.dumps({"host": "far", "machine": "another", "pid": 1, "birth": "1", "token": "t", **holder})
-    )
-
-
-def test_a_silent_lock_of_another_machine_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
-    write_lock(tmp_path)
-    os.utime(tmp_path / "lock.json", (time.time() - 300, time.time() - 300))
-    lock = Lock(tmp_path)
-    assert lock.acquire()
-    lock.release()
-    write_lock(tmp_path)
-    looks = iter([False, False, True])
-    assert Lock(tmp_path).acquire(finished=lambda: next(looks), poll_seconds=0.01) is False
-
-
-def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from gyri.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).acquire()"
-    code += "; print(1, flush=True); input()"
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "workflow"})
-    assert process.stdout is not None and process.stdout.readline()
-    looks = iter([False, False, True])
-    assert Lock(tmp_path).acquire(finished=lambda: next(looks), poll_seconds=0.01) is False  # alive: it waits
-    process.kill()
-    process.wait()
-    lock, began = Lock(tmp_path), time.monotonic()
-    assert lock.acquire() and time.monotonic() - began < 5
-    lock.release()
-
-
-def test_the_heartbeat_keeps_the_lock_fresh(tmp_path: Path) -> None:
-    lock = Lock(tmp_path, beat_seconds=0.02)
-    lock.acquire()
-    os.utime(lock.path, (0, 0))
-    time.sleep(0.3)
-    assert time.time() - lock.path.stat().st_mtime < 60
-    lock.release()
-
-
-def test_a_process_that_lost_its_lock_stops(tmp_path: Path) -> None:
-    lock = Lock(tmp_path)
-    lock.acquire()
-    lock.check()
-    write_lock(tmp_path)
-    with pytest.raises(DataError, match="held by process 1 on far"):
-        lock.check()
-    lock.release()
-    assert (tmp_path / "lock.json").exists()  # it belongs to the other one

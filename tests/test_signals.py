@@ -18,11 +18,10 @@ import pytest
 import yaml
 
 from gyri.errors import Interrupted
-from gyri.io import sha256_file
 from gyri.train.lock import Lock
 from gyri.train.signals import SIGNALS, stop_signals
 from packed import make_dataset, train_settings
-from test_train import ENVIRONMENT, command, log_of, state_folder, train
+from test_train import ENVIRONMENT, command, log_of, state_folder, steps_add_up, train
 from tiny import CONFIG, make_project
 
 IGNORE = "import os, signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGTERM, signal.SIGUSR1)]; "
@@ -101,7 +100,7 @@ CHAIN = {
         "blobs": {
             **CONFIG["experiments"]["blobs"],
             "architectures": {"unet": {"arguments": {"width": 4}}},
-            "training": {"epochs": 150, "batch_size": 2, "precision": "float32"},
+            "training": {"epochs": 60, "batch_size": 2, "precision": "float32"},
         }
     },
 }
@@ -125,39 +124,36 @@ def signal_all(process: subprocess.Popen[str], number: signal.Signals) -> list[s
     return names
 
 
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    return [line for state in folder.glob("results/.checkpoints/*/sessions.jsonl") for line in log_of(state.parent)]
+
+
 @pytest.mark.workflow
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_to_every_process_of_a_real_workflow_saves_the_state(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_every_process_of_a_real_workflow_saves_the_state(tmp_path: Path) -> None:
+    """First SIGUSR1, then, in the next run, SIGTERM; the third run does the rest, and every step was done once."""
     folder = make_project(tmp_path / "project", config=CHAIN)
-    process = start_snakemake(folder, SLURM_JOB_ID="7", SLURM_JOB_END_TIME=str(int(time.time()) + 3600))
-    wait_for(lambda: list(folder.glob("results/.checkpoints/*/sessions.jsonl")))
-    time.sleep(0.5)
-    names = signal_all(process, number)
-    output, _ = process.communicate(timeout=120)
-    assert {"bash", "tee"} <= set(names) and process.returncode == 1, output
-    events = log_of(next(folder.glob("results/.checkpoints/*")))
-    assert [line["event"] for line in events] == ["start", "checkpoint", "interrupted"] and events[-1]["step"] > 0
-    assert not list(folder.glob("results/.checkpoints/*/lock.json")) and not (folder / TARGET).exists()
-    # tee outlived the signal: what the training said last is in the log
-    log = (folder / "results/logs/blobs/unet/train-fold-0-seed-0.log").read_text()
-    assert "job: slurm 7 on " in log and "a signal to stop after step" in log
-    assert "exit code 75" in output or "exit status 75" in output, output
-
-    done = start_snakemake(folder)
-    assert done.communicate(timeout=600)[0] and done.returncode == 0
-    provenance = json.loads((folder / TARGET).with_name("provenance-train.json").read_text())
-    sessions = provenance["facts"]["sessions"]
-    assert len(sessions) == 2 and sessions[0]["last_step"] == sessions[1]["first_step"] == events[-1]["step"]
-    disturbed = sha256_file(folder / TARGET)
-    for path in folder.glob("results/.checkpoints/*/*"):
-        path.unlink()
-    (folder / TARGET).unlink()
+    for sessions, number in enumerate((signal.SIGUSR1, signal.SIGTERM), 1):
+        process = start_snakemake(folder, SLURM_JOB_ID="7", SLURM_JOB_END_TIME=str(int(time.time()) + 3600))
+        wait_for(lambda: [line["event"] for line in events_of(folder)].count("start") == sessions)  # noqa: B023
+        time.sleep(0.5)
+        names = signal_all(process, number)
+        output, _ = process.communicate(timeout=120)
+        assert {"bash", "tee"} <= set(names) and process.returncode == 1, output
+        events = events_of(folder)
+        assert [line["event"] for line in events] == ["start", "checkpoint", "interrupted"] * sessions
+        assert not list(folder.glob("results/.checkpoints/*/lock.json")) and not (folder / TARGET).exists()
+        # tee outlived the signal: what the training said last is in the log
+        log = (folder / "results/logs/blobs/unet/train-fold-0-seed-0.log").read_text()
+        assert "job: slurm 7 on " in log and "a signal to stop after step" in log
+        assert "exit code 75" in output or "exit status 75" in output, output
     assert start_snakemake(folder).wait(timeout=600) == 0
-    assert sha256_file(folder / TARGET) == disturbed
+    facts = json.loads((folder / TARGET).with_name("provenance-train.json").read_text())["facts"]
+    assert len(facts["sessions"]) == 3 and steps_add_up(facts["sessions"], facts["steps"])
+    assert facts["sessions"][1]["first_step"] == events[2]["step"] > 0
 
 
 @pytest.mark.workflow
-def test_a_workflow_whose_shell_dies_of_the_signal_loses_the_state(tmp_path: Path) -> None:
+def test_a_workflow_whose_shell_dies_of_the_signal_loses_the_last_words(tmp_path: Path) -> None:
     """The guard of the test above: without the trap of the rule, bash and tee are gone before the training has said its last words."""
     folder = make_project(tmp_path / "project", config=yaml.safe_load(yaml.safe_dump(CHAIN)))
     rules = folder / "workflow" / "rules" / "models.smk"
@@ -171,3 +167,23 @@ def test_a_workflow_whose_shell_dies_of_the_signal_loses_the_state(tmp_path: Pat
     process.communicate(timeout=120)
     log = folder / "results/logs/blobs/unet/train-fold-0-seed-0.log"
     assert not log.exists() or "a signal to stop after step" not in log.read_text()
+
+
+@pytest.mark.workflow
+def test_a_killed_snakemake_leaves_a_training_that_the_next_one_waits_for(tmp_path: Path) -> None:
+    """kill -9 of snakemake alone: the training goes on; the same job again trains nothing, and hands over what the first one made."""
+    folder = make_project(tmp_path / "project", config=CHAIN)
+    process = start_snakemake(folder)
+    wait_for(lambda: events_of(folder))
+    training = psutil.Process(events_of(folder)[0]["pid"])
+    training.suspend()  # so that it is not done before the next snakemake comes
+    process.kill()
+    process.wait()
+    subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], cwd=folder, check=True, capture_output=True)
+    again = start_snakemake(folder)
+    assert again.stdout is not None
+    wait_for(lambda: "which trains the same model" in again.stdout.readline())
+    training.resume()
+    assert again.communicate(timeout=600) and again.returncode == 0
+    # both hand over the one result; which of them writes the provenance last is chance
+    assert [line["event"] for line in events_of(folder) if line["event"] != "checkpoint"] == ["start", "end"]
