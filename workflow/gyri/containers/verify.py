@@ -52,7 +52,7 @@ def verify(name: str, clock: apptainer.Clock, folder: Path = CONTAINERS) -> Answ
     origin = built["arguments"].get("base", "") if built["arguments"]["bootstrap"] == "docker" else ""
     program = CONTENT_FILE.read_text(encoding="utf-8")
     with clock.during(f"{name}: hashing every file of its packages, inside the image"):
-        found = json.loads(apptainer.run_inside(str(sif), ["python", "-I", "-c", program, "--from", origin]))
+        found = json.loads(apptainer.run_inside(str(sif), ["python", "-I", "-c", program, f"--from={origin}"]))
     compare(answer, found, apptainer.labels(sif), built, folder)
     return answer
 
