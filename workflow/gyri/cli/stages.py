@@ -117,13 +117,14 @@ def _record(
         names: dataset, experiment, model, fold, seed as far as the stage has them.
         run: the stage, given the fingerprint of settings, code and environment.
     """
+    from gyri.config.training import PredictSettings, TrainSettings
     from gyri.progress import log
     from gyri.provenance import recorded
     from gyri.settings import stage_modules
 
     if options.stage in SAY_WHERE or "SLURM_JOB_ID" in os.environ or image_name() is not None:
         log("\n".join(describe_job()))
-    if options.stage in SAY_WHERE and catalogue()[getattr(settings, "network")].trained:  # noqa: B009  (those stages have one)
+    if isinstance(settings, TrainSettings | PredictSettings) and catalogue()[settings.network].trained:
         _check_node(options.results)
     missing = [path for path in inputs if not path.is_file()]
     if missing:
