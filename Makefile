@@ -22,7 +22,6 @@ test:
 test-cluster:
 	@$(PYTHON) envs/install.py --tests
 	@$(PYTHON) tests/cluster/install.py
-	PYTHONPATH=workflow .venv/bin/python -m gyri containers build
 	.venv/bin/python -m pytest tests/cluster --verbose --durations=15 --durations-min=5
 
 lint:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,11 @@ import pytest
 import yaml
 from daemons import Cluster, slurm_cluster
 from project import REPOSITORY, Demo, Project, clone
+
+
+def pytest_configure() -> None:
+    # a test run that is told to end stops its daemons first, as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,11 +57,24 @@ def small_demo() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def demo(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """The demo, from start to report."""
+def project_with_images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Project:
+    """A fresh clone whose images are built, or taken from the cache; that takes minutes the first time, so its progress is shown.
+
+    Packages of Debian may have been mended since the images were locked, hence `--accept`: in this clone the lock follows them.
+    """
     project = clone(tmp_path_factory.mktemp("cluster") / "demo", cluster, small_demo())
-    built = project.gyri("containers", "build")
-    assert built.returncode == 0, built.stdout + built.stderr
+    command = [".venv/bin/python", "-m", "gyri", "containers", "build", "--accept"]
+    environment = project.environment | {"PYTHONPATH": "workflow"}
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(flush=True)
+        subprocess.run(command, cwd=project.folder, env=environment, check=True)
+    return project
+
+
+@pytest.fixture(scope="session")
+def demo(project_with_images: Project) -> Demo:
+    """The demo, from start to report."""
+    project = project_with_images
     begin = time.monotonic()
     done = project.snakemake()
     return Demo(project, done, time.monotonic() - begin)
