@@ -298,3 +298,16 @@ def test_no_correction_where_predictions_do_not_rise() -> None:
         assert np.isnan(regression.fit_correction(truth, value)).all()
     assert np.isnan(regression.fit_correction(np.full(13, 50.0), truth)).all()
     assert regression.error_slope(Regressed(truth, np.full(13, 50.0)), np.ones((1, 13)))[0] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "r2", "correlation", "error_slope"])
+def test_a_truth_for_every_row_of_weights(name: str) -> None:
+    random = np.random.default_rng(6)
+    cases, weights = regressed(random, "random", 25), random.integers(0, 3, (7, 25)).astype(float)
+    truths, function = np.stack([random.permutation(cases.truth) for _ in range(7)]), getattr(regression, name)
+    many = Regressed(truths, cases.value)
+    if regression.METRICS[name]["kind"] == "case":
+        np.testing.assert_array_equal(function(many), [function(Regressed(row, cases.value)) for row in truths])
+        return
+    alone = [function(Regressed(row, cases.value), part[None])[0] for row, part in zip(truths, weights, strict=True)]
+    np.testing.assert_allclose(function(many, weights), alone, rtol=1e-12)

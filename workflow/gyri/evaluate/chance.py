@@ -207,7 +207,7 @@ def _of_set(function: Callable[..., Array], declaration: dict[str, Any]) -> Call
     """A metric as a function of images and weights."""
     if declaration["kind"] == "set":
         return function
-    return lambda cases, weights: weights @ function(cases) / weights.sum(1)
+    return lambda cases, weights: (weights * function(cases)).sum(1) / weights.sum(1)
 
 
 def _mean(values: Any) -> float:

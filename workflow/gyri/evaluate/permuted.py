@@ -52,5 +52,6 @@ def regressed_under(function: Callable[[Regressed, Array], Array], cases: Regres
     Returns:
         (m,).
     """
-    once = np.ones((1, len(cases.truth)))
-    return np.array([function(Regressed(row, cases.value), once)[0] for row in truths])
+    rows = max(1, CELLS // max(len(cases.value), 1))
+    parts = [truths[start : start + rows] for start in range(0, len(truths), rows)]
+    return np.concatenate([function(Regressed(part, cases.value), np.ones(part.shape)) for part in parts])

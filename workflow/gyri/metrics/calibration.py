@@ -218,7 +218,7 @@ def _overlap(truth: Array, log_odds: Array, weights: Array) -> NDArray[np.bool_]
 
 
 def _intercepts(truth: Array, log_odds: Array, weights: Array) -> Array:
-    """Intercepts (R,) for a slope of 1, by bisection: the summed probability grows with the intercept."""
+    """Intercepts (R,) for a slope of 1, by Newton's method inside a bracket: the summed probability grows with the intercept."""
     wanted, total = weights @ truth, weights.sum(1)
     found = np.full(len(weights), np.nan)
     solvable = np.flatnonzero((wanted > 0) & (wanted < total))
@@ -226,13 +226,18 @@ def _intercepts(truth: Array, log_odds: Array, weights: Array) -> Array:
         return found
     w, side = weights[solvable], 1 - 2 * truth
     low = np.full(len(w), -2 * np.log(1 / SMALLEST) - np.log(len(truth) + 1.0))
-    high = -low
-    for _ in range(80):
-        middle = (low + high) / 2
+    high, middle = -low, np.zeros(len(w))
+    for _ in range(STEPS):
         # what is missing to 0 or 1, which is exact also where probabilities are very near them
-        above = (w * side * _logistic(side * (middle[:, None] + log_odds))).sum(1) > 0
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    found[solvable] = (low + high) / 2
+        missing = w * _logistic(side * (middle[:, None] + log_odds))
+        excess, steepness = missing @ side, (missing * _logistic(-side * (middle[:, None] + log_odds))).sum(1)
+        low, high = np.where(excess > 0, low, middle), np.where(excess > 0, middle, high)
+        newton = middle - np.divide(excess, steepness, out=np.full(len(w), np.inf), where=steepness > 0)
+        step = np.where((newton > low) & (newton < high), newton, (low + high) / 2) - middle
+        middle = middle + step
+        if np.abs(step).max() < CLOSE:
+            break
+    found[solvable] = middle
     return found
 
 

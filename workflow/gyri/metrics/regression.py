@@ -70,7 +70,7 @@ class Regressed:
     """Images with their true and predicted value.
 
     Args:
-        truth: (n,) in the unit of the target.
+        truth: (n,) in the unit of the target; or (R, n), another one for every row of weights.
         value: (n,) in the same unit.
     """
 
@@ -191,12 +191,13 @@ def fit_correction(truth: Array, value: Array) -> tuple[float, float]:
 
 def _mean(values: Array, weights: Array) -> Array:
     total = weights.sum(1)
-    return np.divide(weights @ values, total, out=np.full(len(weights), np.nan), where=total > 0)
+    summed = weights @ values if values.ndim == 1 else (weights * values).sum(1)
+    return np.divide(summed, total, out=np.full(len(weights), np.nan), where=total > 0)
 
 
 def _covariance(first: Array, second: Array, weights: Array) -> Array:
     """Weighted covariance (R,); exactly 0 where it is only rounding, as between equal values."""
-    first, second = (part - part.mean() if len(part) else part for part in (first, second))
+    first, second = (part - part.mean(-1, keepdims=True) if part.size else part for part in (first, second))
     squares = np.sqrt(_mean(first**2, weights) * _mean(second**2, weights))
     found = _mean(first * second, weights) - _mean(first, weights) * _mean(second, weights)
     return np.where(np.abs(found) <= CONSTANT * squares, 0.0, found)
