@@ -16,9 +16,9 @@ from gyri.io import read_json
 from gyri.layout import Layout
 from gyri.preflight import machine
 from gyri.preflight.check import Check
-from gyri.preflight.containers import containers, linked_elsewhere
-from gyri.preflight.profile import apptainer_options, profile
-from gyri.preflight.slurm import slurm
+from gyri.preflight.containers import linked_elsewhere, look_at_containers
+from gyri.preflight.profile import apptainer_options, look_at_profile
+from gyri.preflight.slurm import look_at_slurm
 from gyri.progress import log
 from gyri.settings import read_settings
 from gyri.site import Site, bound_folders, data_folders
@@ -59,8 +59,8 @@ def look(plan: Plan) -> Iterator[Check]:
     threads = plan.config.threads.model_dump()
     yield machine.disk("results", here / "results")
     if plan.slurm:
-        yield from profile(here)
-        yield from slurm(plan.site, max(threads.values()), here)
+        yield from look_at_profile(here)
+        yield from look_at_slurm(plan.site, max(threads.values()), here)
     else:
         yield machine.cores(threads)
         yield machine.shared_memory()
@@ -69,7 +69,7 @@ def look(plan: Plan) -> Iterator[Check]:
     yield from _data(data)
     if plan.containers:
         bound = bound_folders(plan.site, plan.config, here)
-        yield from containers(here, bound, data, apptainer_options(here))
+        yield from look_at_containers(here, bound, data, apptainer_options(here))
         lost = linked_elsewhere(plan.files[:SAMPLE], [here, *bound])
         yield from [lost] if lost else []
         if (CONTAINERS / "torch.sif").exists():

@@ -16,7 +16,7 @@ IMAGES = ("torch", "tables")
 SEES = 'for folder; do [ -r "$folder" ] || echo "$folder"; done'
 
 
-def containers(here: Path, bound: Sequence[Path], data: Iterable[Path], options: Sequence[str]) -> Iterator[Check]:
+def look_at_containers(here: Path, bound: Sequence[Path], data: Iterable[Path], options: Sequence[str]) -> Iterator[Check]:
     """Everything about containers.
 
     Args:

@@ -33,7 +33,7 @@ def apptainer_options(here: Path) -> list[str]:
     return shlex.split(str(read_profile(here).get("apptainer-args", "")))
 
 
-def profile(here: Path) -> Iterator[Check]:
+def look_at_profile(here: Path) -> Iterator[Check]:
     """Everything about the profile; only about this folder's, since one in the home folder is taken only without it."""
     yield from _files(here)
     for name in INTRUDERS:

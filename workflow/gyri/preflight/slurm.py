@@ -29,7 +29,7 @@ def questions() -> dict[str, list[str]]:
     }
 
 
-def slurm(site: Site, threads: int, here: Path) -> Iterator[Check]:
+def look_at_slurm(site: Site, threads: int, here: Path) -> Iterator[Check]:
     """Everything about Slurm.
 
     Args:
