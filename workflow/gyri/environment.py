@@ -149,8 +149,11 @@ def environments(names: Iterable[str], containers: bool, folder: Path = CONTAINE
     return found
 
 
-def apptainer_environment() -> dict[str, str]:
+def apptainer_environment(status: Path = Path("/proc/self/status")) -> dict[str, str]:
     """What Apptainer must be told on this machine: root without all capabilities has to run images in a user namespace.
+
+    Args:
+        status: what the kernel says of this process.
 
     Returns:
         Environment variables; none for an ordinary user or an ordinary root.
@@ -158,7 +161,7 @@ def apptainer_environment() -> dict[str, str]:
     if os.geteuid() != 0:
         return {}
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        lines = status.read_text(encoding="utf-8").splitlines()
         capabilities = int(next(line for line in lines if line.startswith("CapEff:")).split()[1], 16)
         return {} if capabilities >> CAP_SYS_RESOURCE & 1 else {"APPTAINER_USERNS": "1"}
     return {}

@@ -29,6 +29,10 @@ PHASES = {
     "gyri: recording": "recording what is installed",
     "Creating SIF file": "packing the image into one file",
 }
+UNREACHABLE = re.compile(
+    r"Failed getting release file|Could not resolve|Unable to fetch|i/o timeout|no such host|connection refused", re.I
+)
+NO_RIGHTS = re.compile(r"subuid|subgid|newuidmap|user namespace|fakeroot", re.I)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -153,7 +157,7 @@ def build(image: Path, definition: Path, arguments: dict[str, str], bind: Sequen
             if not isinstance(error, subprocess.CalledProcessError):
                 raise
             got = "\n              ".join(["Apptainer said:", *(line for line in last if line)])
-            raise ContainerError(Problem(f"build of {definition}", got, "an image", _remedy(log, list(last)))) from error
+            raise ContainerError(Problem(f"build of {definition}", got, "an image", _remedy(log))) from error
 
 
 def _end_children() -> None:
@@ -180,15 +184,16 @@ def _packing() -> list[str]:
     return ["--mksquashfs-args", "-comp zstd -Xcompression-level 3"] if "zstd" in text else []
 
 
-def _remedy(log: Path, lines: list[str]) -> str:
-    """What helps against a failed build, as far as its last lines tell."""
-    text = log.read_text(encoding="utf-8") + "\n".join(lines)
+def _remedy(log: Path) -> str:
+    """What helps against a failed build, as far as its log tells."""
+    lines = log.read_text(encoding="utf-8").splitlines()[1:]  # the first is the command
+    text, fatal = "\n".join(lines), "\n".join(line for line in lines if line.startswith(("FATAL", "ERROR")))
     if "No space left" in text:
         return "make room, or set APPTAINER_TMPDIR and GYRI_CONTAINER_CACHE to folders with more"
-    if re.search(r"subuid|subgid|newuidmap|user namespace|fakeroot", text, re.IGNORECASE) and "mount" not in text.lower():
-        return "ask for a range of ids in /etc/subuid and /etc/subgid, or build elsewhere and copy the cache (docs/containers.md)"
-    if re.search(r"Failed getting release file|Could not resolve|unable to retrieve|i/o timeout|no such host", text, re.IGNORECASE):
+    if UNREACHABLE.search(text):
         return "the mirror or registry was not reached: `--mirror URL` names a nearer one"
+    if NO_RIGHTS.search(fatal):
+        return "ask for a range of ids in /etc/subuid and /etc/subgid, or build elsewhere and copy the cache (docs/containers.md)"
     return f"the whole log is {log}"
 
 
