@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -117,6 +118,36 @@ def test_members_trained_elsewhere_are_refused(tmp_path: Path) -> None:
     run(MEMBERS.model_copy(update={"allow_mixed": True}), small.layout, DATASET, "trial", "ensemble.models.mean", 0)
     write_json(other, {"conditions": {}})  # a baseline was trained nowhere
     run(MEMBERS, small.layout, DATASET, "trial", "ensemble.models.mean", 0)
+
+
+def test_changed_batches_are_averaged_with_others_only_when_told(tmp_path: Path) -> None:
+    small = make(tmp_path, "classification")
+    members = [("a", 0), ("b", 0), ("c", 0)]
+    for model, seed in members:
+        small.predict(model, 0, seed)
+    settings = EnsembleSettings(members=members)
+    conditions = {"conditions": {"torch": "2.13.0", "device": "cuda"}}
+
+    def written(**cards: dict[str, Any]) -> None:
+        for model, _ in members:
+            write_json(small.layout.run("trial", model, 0, 0, "model.json"), {**conditions, **cards.get(model, {})})
+
+    def averaged(settings: EnsembleSettings = settings) -> None:
+        run(settings, small.layout, DATASET, "trial", "ensemble.models.mean", 0)
+
+    two, four = {"changed_batch": True, "micro_batch": 2}, {"changed_batch": True, "micro_batch": 4}
+    written(b={"changed_batch": False, "micro_batch": 2})  # the same update in parts
+    averaged()
+    written(b=two)
+    with pytest.raises(DataError, match="allow_changed_batch") as caught:
+        averaged()
+    assert "micro-batches of 2" in caught.value.problems[0].got and "whole batches" in caught.value.problems[0].expected
+    written(a=two, b=two, c=four)
+    with pytest.raises(DataError, match="micro-batches of 4"):
+        averaged()
+    averaged(settings.model_copy(update={"allow_changed_batch": True}))
+    written(a=two, b=two, c=two)  # all alike
+    averaged()
 
 
 def test_members_must_agree(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gyri.batches import batches_of
 from gyri.config.experiments import EnsembleSettings
 from gyri.errors import DataError, LeakageError, Problem, shown
 from gyri.images import channel_columns, label_columns, map_suffix, save_labels, verify_row
@@ -73,8 +74,11 @@ def run(settings: EnsembleSettings, layout: Layout, dataset: str, experiment: st
     """
     members = _members(settings, layout, experiment, str(fold))
     _refuse_leakage(members, str(fold))
+    cards = _cards(members, layout, experiment)
     if not settings.allow_mixed:
-        _check_conditions(members, layout, experiment)
+        _check_conditions(cards)
+    if not settings.allow_changed_batch:
+        _check_batches(cards)
     _check_same(members)
     table = members[0].table[SAME[:3]].assign(fold=str(fold), role=members[0].table["role"], model=name, seed="all")
     table["target"] = members[0].table["target"]
@@ -124,19 +128,34 @@ def _refuse_leakage(members: list[Member], fold: str) -> None:
         raise LeakageError(problems)
 
 
-def _check_conditions(members: list[Member], layout: Layout, experiment: str) -> None:
-    """Refuse members that were trained under different torch, CUDA, cuDNN or kinds of device (baselines use none of them)."""
-    first: tuple[Path, dict[str, Any]] | None = None
-    problems = []
-    for member in members:
-        card = layout.run(experiment.removesuffix("/locked"), member.model, member.fold, member.seed, "model.json")
-        conditions = read_json(card)["conditions"]
-        if not conditions:
-            continue
-        first = first or (card, conditions)
-        if conditions != first[1]:
-            remedy = "train both under the same conditions, or set ensemble.allow_mixed: true, which the report then says"
-            problems.append(Problem(str(card), str(conditions), f"{first[1]}, as in {first[0]}", remedy))
+def _cards(members: list[Member], layout: Layout, experiment: str) -> dict[Path, dict[str, Any]]:
+    """model.json of every member that was trained (baselines are fitted under no conditions that matter)."""
+    trained = experiment.removesuffix("/locked")
+    paths = [layout.run(trained, member.model, member.fold, member.seed, "model.json") for member in members]
+    return {path: card for path in paths if (card := read_json(path))["conditions"]}
+
+
+def _check_conditions(cards: dict[Path, dict[str, Any]]) -> None:
+    """Refuse members that were trained under different torch, CUDA, cuDNN or kinds of device."""
+    remedy = "train both under the same conditions, or set ensemble.allow_mixed: true, which the report then says"
+    _check_equal({path: str(card["conditions"]) for path, card in cards.items()}, remedy)
+
+
+def _check_batches(cards: dict[Path, dict[str, Any]]) -> None:
+    """Refuse members of which some ran out of memory and were trained otherwise than the rest for it."""
+    remedy = (
+        "lower training.batch_size until it fits, or set allow_changed_batch: true in the experiment, which the report then says"
+    )
+    _check_equal({path: str(batches_of(card)) for path, card in cards.items()}, remedy)
+
+
+def _check_equal(found: dict[Path, str], remedy: str) -> None:
+    first = next(iter(found.items()), None)
+    problems = [
+        Problem(str(path), value, f"{first[1]}, as in {first[0]}", remedy)
+        for path, value in found.items()
+        if first is not None and value != first[1]
+    ]
     if problems:
         raise DataError(problems)
 

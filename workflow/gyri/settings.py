@@ -132,17 +132,15 @@ def baselines(config: Config, experiment: str) -> list[str]:
 def ensembles(config: Config, experiment: str) -> dict[str, EnsembleSettings]:
     """The ensembles of an experiment, by name."""
     counts = models(config, experiment)
-    wanted = config.experiments[experiment].ensemble
+    wanted, allowed = config.experiments[experiment].ensemble, _allowed(config.experiments[experiment])
     found = {}
     if wanted.seeds:
         for model, seeds in counts.items():
             if seeds > 1:
-                found[f"ensemble.seeds.{model}"] = EnsembleSettings(
-                    members=[(model, seed) for seed in range(seeds)], allow_mixed=wanted.allow_mixed
-                )
+                found[f"ensemble.seeds.{model}"] = EnsembleSettings(members=[(model, seed) for seed in range(seeds)], **allowed)
     if wanted.models:
         members = [(model, seed) for model in wanted.models for seed in range(counts[model])]
-        found["ensemble.models.mean"] = EnsembleSettings(members=members, allow_mixed=wanted.allow_mixed)
+        found["ensemble.models.mean"] = EnsembleSettings(members=members, **allowed)
     return found
 
 
@@ -153,8 +151,13 @@ def ensemble_settings(config: Config, experiment: str, name: str) -> EnsembleSet
         chosen = config.experiments[experiment]
         members = [(model, seed) for seed in range(models(config, experiment)[model])]
         folds = run_folds(config.datasets[chosen.dataset])
-        return EnsembleSettings(members=members, folds=folds, allow_mixed=chosen.ensemble.allow_mixed)
+        return EnsembleSettings(members=members, folds=folds, **_allowed(chosen))
     return ensembles(config, experiment)[name]
+
+
+def _allowed(chosen: Experiment) -> dict[str, bool]:
+    """What an ensemble's members may differ in."""
+    return {"allow_mixed": chosen.ensemble.allow_mixed, "allow_changed_batch": chosen.allow_changed_batch}
 
 
 def run_folds(dataset: Dataset) -> list[int]:
@@ -172,6 +175,7 @@ def evaluate_settings(config: Config, experiment: str) -> EvaluateSettings:
         evaluation=chosen.evaluation,
         baselines=baselines(config, experiment),
         ensembles={name: sorted({model for model, _ in item.members}) for name, item in ensembles(config, experiment).items()},
+        allow_changed_batch=chosen.allow_changed_batch,
     )
 
 

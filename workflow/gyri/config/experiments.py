@@ -74,6 +74,8 @@ class Experiment(Settings):
     """Images per step of prediction."""
     mirror_predict: list[Literal["x", "y", "z"]] = []
     """Axes mirrored at prediction; the results are averaged."""
+    allow_changed_batch: bool = False
+    """Compare and average models although some ran out of memory and were trained in micro-batches that made another training of them."""
 
 
 class EnsembleSettings(Settings):
@@ -85,6 +87,8 @@ class EnsembleSettings(Settings):
     """Folds to average over (`ensemble.folds.<model>`, locked participants only); none: inside one fold."""
     allow_mixed: bool = False
     """Average members that were trained under different conditions."""
+    allow_changed_batch: bool = False
+    """Average members of which some were trained in micro-batches that made another training of them."""
 
 
 class EvaluateSettings(Settings):
@@ -98,6 +102,8 @@ class EvaluateSettings(Settings):
     """Models that are baselines."""
     ensembles: dict[str, list[str]] = {}
     """Models that each ensemble averages."""
+    allow_changed_batch: bool = False
+    """Compare models of which some were trained in micro-batches that made another training of them."""
 
 
 class ReportSettings(Settings):

@@ -16,7 +16,7 @@ from gyri.config.experiments import EvaluateSettings
 from gyri.errors import DataError, Problem
 from gyri.evaluate.chance import chance
 from gyri.evaluate.checks import LOCKED, check_predictions
-from gyri.evaluate.comparisons import compare, conditions_of
+from gyri.evaluate.comparisons import batches_by_model, compare, conditions_of
 from gyri.evaluate.fitted import POSTPROCESSING, choose_postprocessing, fit_corrections, fit_thresholds, per_row, read_fitted
 from gyri.evaluate.maps import score_maps, score_processed
 from gyri.evaluate.measures import (
@@ -76,13 +76,13 @@ def run(
     role = "locked" if experiment.endswith(LOCKED) else "test"
     site = dict(zip(cohort["image_id"], cohort["site"], strict=True))
     splits = read_table(layout.dataset(dataset, "splits.tsv"), "splits")
-    conditions = conditions_of(settings, table, layout, experiment)
+    trained = [of(settings, table, layout, experiment) for of in (conditions_of, batches_by_model)]
     write_table(layout.experiment(experiment, "predictions.tsv"), table, "predictions")
     write_table(layout.experiment(experiment, "cases.tsv"), scores.cases(table), "cases")
     if role == "test":
         write_table(layout.experiment(experiment, "fitted.tsv"), measured_as.fitted)
     write_table(layout.experiment(experiment, "subgroups.tsv"), subgroups(settings, table, scores, role, levels))
-    write_table(layout.experiment(experiment, "comparisons.tsv"), compare(settings, table, scores, role, splits, conditions))
+    write_table(layout.experiment(experiment, "comparisons.tsv"), compare(settings, table, scores, role, splits, *trained))
     found = chance(settings, table, measured_as.cases, role, site, measured_as.features)
     write_table(layout.experiment(experiment, "chance.tsv"), found)
     write_table(layout.experiment(experiment, "undefined.tsv"), undefined)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gyri.batches import batches_of
 from gyri.comparison import corrected_t, holm
 from gyri.config.experiments import EvaluateSettings
 from gyri.evaluate.measures import Measure, Scores
@@ -49,6 +50,7 @@ def compare(
     role: str,
     splits: pd.DataFrame,
     conditions: Mapping[str, set[str]],
+    batches: Mapping[str, set[str]],
 ) -> pd.DataFrame:
     """Compare every pair of models.
 
@@ -59,6 +61,7 @@ def compare(
         role: test or locked.
         splits: splits.tsv, for the sizes of the training sets.
         conditions: what each model was trained under, of `conditions_of`.
+        batches: how its batches were computed, of `batches_by_model`.
 
     Returns:
         comparisons.tsv, the better model first.
@@ -76,15 +79,7 @@ def compare(
     ratio = _test_to_train(splits, sorted({fold for line in lines.values() for fold in line.folds} - {ALL}))
     body: list[dict[str, Any]] = []
     for first, second in combinations(order, 2):
-        found = conditions[first] | conditions[second]
-        note = ""
-        if len(found) > 1:
-            said = " and ".join(sorted(found))
-            note = (
-                f"compared although trained under {said}"
-                if settings.evaluation.compare_mixed
-                else f"not compared: trained under {said}"
-            )
+        may, note = _alike(settings, conditions[first] | conditions[second], batches[first] | batches[second])
         entry: dict[str, Any] = {
             "first": first,
             "second": second,
@@ -93,7 +88,7 @@ def compare(
             "note": note,
         }
         entry |= {"first_value": values[first], "second_value": values[second]}
-        if len(found) < 2 or settings.evaluation.compare_mixed:
+        if may:
             entry |= _pair(lines[first], lines[second], role, resampling, ratio)
         body.append(entry)
     frame = pd.DataFrame(body, columns=COLUMNS)
@@ -101,6 +96,18 @@ def compare(
         frame[f"{column}_holm"] = holm(frame[column].to_numpy(np.float64))
     frame["comparisons"] = int(frame["p"].notna().sum())
     return frame
+
+
+def _alike(settings: EvaluateSettings, conditions: set[str], batches: set[str]) -> tuple[bool, str]:
+    """Whether two models may be compared, and what has to be said about it."""
+    may, said = True, []
+    for found, allowed in ((conditions, settings.evaluation.compare_mixed), (batches, settings.allow_changed_batch)):
+        if len(found) > 1:
+            may = may and allowed
+            said.append(" and ".join(sorted(found)))
+    if not said:
+        return True, ""
+    return may, f"{'compared although' if may else 'not compared:'} trained under {'; '.join(said)}"
 
 
 def conditions_of(settings: EvaluateSettings, table: pd.DataFrame, layout: Layout, experiment: str) -> dict[str, set[str]]:
@@ -115,16 +122,35 @@ def conditions_of(settings: EvaluateSettings, table: pd.DataFrame, layout: Layou
     Returns:
         Model -> conditions as text; several where its own runs differ.
     """
-    own: dict[str, set[str]] = {}
+    cards = _cards(table, layout, experiment)
+    return _by_model(
+        settings, table, {run: canonical_json(card["conditions"]) for run, card in cards.items() if card["conditions"]}
+    )
+
+
+def batches_by_model(settings: EvaluateSettings, table: pd.DataFrame, layout: Layout, experiment: str) -> dict[str, set[str]]:
+    """How the batches of each model were computed, as `conditions_of` gives its conditions."""
+    found = {run: batches_of(card) for run, card in _cards(table, layout, experiment).items()}
+    return _by_model(settings, table, {run: text for run, text in found.items() if text is not None})
+
+
+Run = tuple[str, str, str]  # model, fold, seed
+
+
+def _cards(table: pd.DataFrame, layout: Layout, experiment: str) -> dict[Run, dict[str, Any]]:
+    """model.json of every run that is no ensemble."""
     single = table[~table["model"].str.startswith("ensemble.")]
-    for model, fold, seed in sorted(set(zip(single["model"], single["fold"], single["seed"], strict=True))):
-        card = read_json(layout.run(experiment.removesuffix(LOCKED), model, fold, seed, "model.json"))
-        found = {canonical_json(card["conditions"])} if card["conditions"] else set()
-        own[model] = own.get(model, set()) | found
+    runs = sorted(set(zip(single["model"], single["fold"], single["seed"], strict=True)))
+    return {run: read_json(layout.run(experiment.removesuffix(LOCKED), *run, "model.json")) for run in runs}
+
+
+def _by_model(settings: EvaluateSettings, table: pd.DataFrame, found: Mapping[Run, str]) -> dict[str, set[str]]:
+    """What was found of the runs of each model; of an ensemble, what was found of its members."""
+    names = set(table["model"])
+    own = {name: {text for run, text in found.items() if run[0] == name} for name in names if not name.startswith("ensemble.")}
     averaged = {}
-    for model in set(table["model"]) - set(own):
-        last = model.rpartition(".")[2]
-        members = settings.ensembles.get(model, [last])
+    for model in names - set(own):
+        members = settings.ensembles.get(model, [model.rpartition(".")[2]])
         averaged[model] = set().union(*(own.get(member, set()) for member in members))
     return own | averaged
 
