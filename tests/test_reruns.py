@@ -101,6 +101,11 @@ def add_image(project: Path) -> None:
     write_index(project / "data")
 
 
+def other_site(project: Path) -> None:
+    """A change of what jobs ask of a cluster."""
+    (project / "site.yaml").write_text("partition: other\ntime: 2.0\nmemory: 2.0\ngpu: {pack: 2, unseen: warn}\n")
+
+
 NEW_FUNCTION = "\n\ndef added() -> int:\n    return 1\n"
 NEW_NETWORK = '"""Another network."""\n\nENTRIES = {"another": ("segmentation",)}\n'
 UNET_ONLY = models_of((0, 1), ("unet",)) | RESULTS
@@ -125,6 +130,8 @@ TABLE = {
         set_value("datasets.tiny.folds", 4),
         {"split_dataset"} | normalizations(0, 1) | models_of((0, 1)) | RESULTS,
     ),
+    "another site": (other_site, set()),
+    "versions: warn": (set_value("versions", "warn"), set()),
     "nothing": (lambda project: None, set()),
 }
 

@@ -2,12 +2,8 @@
 import platform
 import signal
 
-from snakemake.settings.types import DeploymentMethod
-
 from gyri import preflight
 from gyri.site import bind_variable, bound_folders, check_bind, load_site
-
-CONTAINERS = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 
 
 def read_site():

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gyri.environment import CONTAINERS, image_fingerprint
+from gyri.environment import CONTAINERS, apptainer_environment, image_fingerprint
 from gyri.errors import GyriError
 from gyri.preflight.check import Check, ask
 from gyri.site import bind_variable, inside
@@ -50,7 +50,8 @@ def visible(here: Path, bound: Sequence[Path], data: Iterable[Path], options: Se
     wanted = [str(path) for path in dict.fromkeys([here, *bound, *data])]
     # of an image is run the smaller one: both see the same
     command = ["apptainer", "exec", "--home", str(here), *options, str(CONTAINERS / "tables.sif"), "sh", "-c", SEES, "sh", *wanted]
-    answer = ask(command, {"APPTAINER_BIND": bind_variable(bound, os.environ.get("APPTAINER_BIND", ""))})
+    binds = {"APPTAINER_BIND": bind_variable(bound, os.environ.get("APPTAINER_BIND", ""))}
+    answer = ask(command, apptainer_environment() | binds)
     if not answer.good:
         remedy = "`apptainer exec containers/tables.sif true` says more; docs/cluster.md lists usual causes"
         return Check("apptainer", "FAILED", answer.complaint, remedy)
