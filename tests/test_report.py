@@ -576,6 +576,17 @@ def test_comparisons_say_their_number_and_what_was_refused(finished: tuple[Layou
     assert f"they differ (p = 0.040, allowing for {len(rows) - 1} comparisons)" in text_of(answer[1])
 
 
+def test_an_override_stands_at_the_top(tree: tuple[Layout, dict]) -> None:
+    path = tree[0].experiment("tissue", "comparisons.tsv")
+    page, _ = again(tree, "tissue")
+    assert "compared although" not in text_of(page)
+    rows = read_table(path)
+    write_table(path, rows.assign(note=["compared although trained under cpu and cuda", *rows["note"][1:]]))
+    page, _ = again(tree, "tissue")
+    top = text_of(page.split('<section id="answer"')[0])
+    assert "1 pairs of models were compared although they were trained under different torch" in top
+
+
 def test_without_a_test_no_difference_is_claimed(tree: tuple[Layout, dict]) -> None:
     tree[0].experiment("tissue", "comparisons.tsv").unlink()
     page, _ = again(tree, "tissue")

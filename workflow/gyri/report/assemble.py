@@ -28,7 +28,7 @@ from gyri.report.parts import MOST_ROWS, Missing, Reportlet, html_table, tsv_lin
 from gyri.report.results import HEADLINE, headline, metric, overall, sentence
 from gyri.report.software import software
 from gyri.report.source import Source
-from gyri.report.tables_comparisons import chance, comparisons, subgroups
+from gyri.report.tables_comparisons import chance, compared_although, comparisons, subgroups
 from gyri.report.tables_results import all_metrics, by_fold, failed, worst_cases
 from gyri.report.what_ran import jobs, reproduce, versions
 from gyri.tables import rows_of
@@ -163,6 +163,13 @@ def banners(source: Source, answers: list[trust.Check]) -> list[tuple[str, Marku
             "and will change."
         )
         found.append(("look", words.format(len(done), all_of_them, ", ".join(map(str, done)))))
+    overridden = compared_although(source)
+    if overridden:
+        words = Markup(
+            "<strong>Other conditions:</strong> {} pairs of models were compared although they were trained under different torch, "
+            "CUDA, cuDNN or kinds of device (compare_mixed)."
+        )
+        found.append(("look", words.format(overridden)))
     for check in answers:
         if check.state == "bad":
             found.append(("bad", Markup("<strong>{}</strong> {}.").format(check.question, check.answer)))

@@ -45,6 +45,15 @@ def comparisons(source: Source) -> Reportlet:
     return Reportlet(tables=[Table(columns, body, f"{name} of every pair of models", classes="sortable")], data=rows, notes=notes)
 
 
+def compared_although(source: Source) -> int:
+    """Number of pairs that were compared by override, though they were trained under different conditions."""
+    try:
+        notes = source.of_experiment("comparisons.tsv")["note"]
+    except Missing:
+        return 0
+    return int(notes.fillna("").astype(str).str.startswith("compared although").sum())
+
+
 def chance(source: Source) -> Reportlet:
     """What chance reaches."""
     rows = source.of_experiment("chance.tsv")
