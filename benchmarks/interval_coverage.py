@@ -1,6 +1,6 @@
 """How often the intervals of gyri cover the truth: simulated groups of images, 12, 20 and 60 groups.
 
-Run: PYTHONPATH=workflow python benchmarks/interval_coverage.py [--simulations 2000] [--only dice auroc], which prints the rows of
+Run: PYTHONPATH=workflow python benchmarks/interval_coverage.py [--simulations 2000] [--only dice auroc] [--groups 60], which prints the rows of
 the table in benchmarks/interval_coverage.md (the seeds depend on the row only, so rows can be made apart).
 
 Quantities with a truth known in closed form or as an integral:
@@ -118,8 +118,10 @@ def measured(quantity: str, truth: NDArray[Any], values: Array, group: NDArray[n
     return estimate(lambda chosen: metric(decided, chosen), group, weights)
 
 
-def intervals(quantity: str, groups: int, resamples: int, random: np.random.Generator) -> Iterator[tuple[str, float, float]]:
-    """Every kind of interval of one simulated test set."""
+def intervals(
+    quantity: str, groups: int, resamples: int, random: np.random.Generator, percentiles: bool
+) -> Iterator[tuple[str, float, float]]:
+    """Every kind of interval of one simulated test set; those of gyri are the same with and without the percentiles."""
     group, truth, values = draw(quantity, groups, random)
     fold = np.arange(groups) % FOLDS
     in_folds = quantity.startswith("fold_")
@@ -141,6 +143,8 @@ def intervals(quantity: str, groups: int, resamples: int, random: np.random.Gene
         found = studentized_interval(values, group, weights, 0.95, LIMITS[quantity])
         if found:
             yield "gyri: studentized", *found
+    if not percentiles:
+        return
     yield "percentile over groups", *np.nanquantile(measure(group, plain).resampled, [0.025, 0.975])
     yield "percentile over images", *np.nanquantile(measure(np.arange(len(group)), single).resampled, [0.025, 0.975])
 
@@ -151,15 +155,17 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--only", nargs="*", default=list(TRUTH), choices=list(TRUTH))
     parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--groups", type=int, nargs="*", default=list(GROUPS))
+    parser.add_argument("--percentiles", action=argparse.BooleanOptionalAction, default=True, help="with the textbook intervals")
     options = parser.parse_args()
     print("| quantity | groups | interval | coverage | below | above | mean width | given |\n|---|---|---|---|---|---|---|---|")
     for quantity in options.only:
         true = TRUTH[quantity]
-        for groups in GROUPS:
+        for groups in options.groups:
             random, began = generator("interval_coverage", quantity, groups), time.perf_counter()
             counts: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
             for _ in range(options.simulations):
-                for name, low, high in intervals(quantity, groups, options.resamples, random):
+                for name, low, high in intervals(quantity, groups, options.resamples, random, options.percentiles):
                     for index, value in enumerate((1, true < low, true > high, high - low)):
                         counts[name][index] += value
             for name, (given, below, above, width) in counts.items():

@@ -19,6 +19,8 @@ MEASURED: dict[str, dict[int, tuple[float, float]]] = {
     "balanced_accuracy": {12: (0.965, 0.004), 20: (0.963, 0.004), 60: (0.952, 0.005)},
     "mcc": {12: (0.962, 0.004), 20: (0.957, 0.005), 60: (0.955, 0.005)},
     "r2": {12: (0.921, 0.006), 20: (0.936, 0.005), 60: (0.942, 0.005)},
+    "fold_correlation": {12: (0.991, 0.002), 20: (0.980, 0.003)},
+    "fold_average_precision": {12: (0.989, 0.002), 20: (0.966, 0.004)},
     "fold_auroc": {12: (0.995, 0.002), 20: (0.974, 0.004), 60: (0.958, 0.004)},
 }
 """Simulated quantity -> groups -> coverage and its Monte-Carlo standard error."""

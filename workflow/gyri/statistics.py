@@ -268,7 +268,7 @@ def studentized_interval(values: Array, group: Indices, weights: Array, confiden
 
     The quantiles are taken a little further out, at those levels of the normal distribution that Student's t (groups minus one
     degrees of freedom) puts in place of the nominal ones: without it the mean of values with rare bad failures is covered too
-    rarely (0.927 instead of 0.940 to 0.946 at 20 groups; docs/statistics.md).
+    rarely (0.929 instead of 0.946 at 20 groups; docs/statistics.md).
 
     Source: Davison and Hinkley 1997, section 5.2; the standard error of a ratio of sums over groups: Cochran, Sampling
     Techniques, Wiley 1977, section 6.4.
