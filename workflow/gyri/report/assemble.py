@@ -171,8 +171,8 @@ def banners(source: Source, answers: list[trust.Check]) -> list[tuple[str, Marku
         )
         found.append(("look", words.format(overridden)))
     for check in answers:
-        if check.state == "bad":
-            found.append(("bad", Markup("<strong>{}</strong> {}.").format(check.question, check.answer)))
+        if check.state == "bad" or (check.state == "look" and check.question == trust.CHANGED_BATCHES):
+            found.append((check.state, Markup("<strong>{}</strong> {}.").format(check.question, check.answer)))
     return found
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from gyri.errors import LeakageError, shown
 from gyri.leakage import check_splits
+from gyri.report import devices
 from gyri.report.parts import NONE, Missing, Reportlet, Table, heading
 from gyri.report.results import metric
 from gyri.report.source import Source
@@ -207,12 +208,29 @@ def _same_environment(source: Source) -> Answer:
     return "good", f"one set of versions, device {', '.join(kinds['device'])}, {where} for {len(records)} trainings", TRAININGS
 
 
+def _batches(source: Source) -> Answer:
+    records = _trainings(source)
+    if changed := devices.changed(source):
+        done = (
+            "they are compared with the rest, as the configuration allows"
+            if devices.allowed(source)
+            else "not compared with the rest"
+        )
+        return "look", f"micro-batches made another training of {devices.named(changed)}; {done}", TRAININGS
+    if parts := devices.in_parts(source):
+        text = f"{counted(len(parts), 'training')} ran out of memory and went on in parts, with the same updates but for the last digits: "
+        return "good", text + devices.named(parts), TRAININGS
+    return "good", f"all batches of {counted(len(records), 'training')} are those of the configuration", TRAININGS
+
+
 def _bit_exact(source: Source) -> Answer:
     records = _trainings(source)
     fast = sorted({record.get("model", "?") for record in records if _training(record).get("deterministic") == "fast"})
     hosts = sorted({str(record.get("host_kind")) for record in records})
     if fast:
         return "look", f"“deterministic: fast” was chosen for {', '.join(fast)}: another run gives other last digits", TRAININGS
+    if parts := devices.in_parts(source):
+        return "look", f"strict, but where the memory of the GPU ran out is chance: {devices.named(parts)}", TRAININGS
     if len(hosts) > 1:
         return "look", f"strict, but on {len(hosts)} kinds of processor: bytes repeat only on the same kind", TRAININGS
     same = "all trainings are deterministic: the same bytes on the same kind of processor with the same environment"
@@ -256,6 +274,7 @@ def locked_reads(source: Source) -> int | None:
     return sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
+CHANGED_BATCHES = "Were batches computed as they were set?"
 QUESTIONS: dict[str, Callable[[Source], Answer]] = {
     "Does any group stand on two sides of a split?": _split,
     "Is every group tested exactly once?": _tested_once,
@@ -267,6 +286,7 @@ QUESTIONS: dict[str, Callable[[Source], Answer]] = {
     "Did the audit find anything about the cohort as a whole?": _cohort_findings,
     "Was normalization fitted on training participants only?": _normalization,
     "Were all models trained under the same conditions?": _same_environment,
+    CHANGED_BATCHES: _batches,
     "Would the same run give the same bytes?": _bit_exact,
     "Is any metric undefined?": _undefined,
     "How often was the locked set looked at?": _locked,

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from gyri.progress import duration
+from gyri.report import devices
 from gyri.report.parts import NONE, Missing, Reportlet, Table
 from gyri.report.software import sentences
 from gyri.report.source import Source
@@ -24,10 +25,15 @@ def jobs(source: Source) -> Reportlet:
     for record in records:
         grouped[(str(record.get("stage")), str(record.get("model", "")))].append(record)
     body = []
-    for stage, model in sorted(grouped, key=lambda pair: (_rank(pair[0]), pair[1])):
+    order = sorted(grouped, key=lambda pair: (_rank(pair[0]), pair[1]))
+    for stage, model in order:
         body.append(_job_row(source, stage, model, grouped[(stage, model)]))
     total = sum(_number(record, "seconds") for record in records)
     columns = ["Stage", "Model", "#Jobs", "Device", "Processor", "#Time in all", "#Longest job", "#Largest memory (MB)", "Code"]
+    if devices.used(records):
+        columns[-1:-1] = devices.COLUMNS
+        for row, key in zip(body, order, strict=True):
+            row[-1:-1] = devices.cells(grouped[key])
     processors = _words(records, "host_kind")
     if len({row[4] for row in body}) == 1:
         columns.remove("Processor")
@@ -37,6 +43,7 @@ def jobs(source: Source) -> Reportlet:
     notes = [
         f"{len(records)} jobs, {duration(total)} in all (jobs may have run side by side); largest memory {memory:.0f} MB.",
         f"Processor: {processors}.",
+        devices.note(records),
     ]
     return Reportlet(tables=[table], data=_flat(records), notes=notes)
 
@@ -81,7 +88,8 @@ def _job_row(source: Source, stage: str, model: str, records: list[dict[str, Any
 def _flat(records: list[dict[str, Any]]) -> pd.DataFrame:
     names = ["stage", "dataset", "experiment", "model", "fold", "seed", "device", "host_kind", "started"]
     names += ["seconds", "cpu_seconds", "peak_memory_mb", "code", "environment", "file"]
-    return pd.DataFrame([{name: record.get(name) for name in names} for record in records])
+    rows = [{name: record.get(name) for name in names} for record in records]
+    return pd.DataFrame([{**row, **devices.columns(record)} for row, record in zip(rows, records, strict=True)])
 
 
 def versions(source: Source) -> Reportlet:
