@@ -158,6 +158,14 @@ def test_a_pinned_base_needs_no_debian(machine: Machine, folder: Path, clock: ap
     assert (machine.arguments[0]["bootstrap"], machine.arguments[0]["base"]) == ("docker", PINNED)
 
 
+def test_the_locked_base_is_the_default(machine: Machine, folder: Path, clock: apptainer.Clock) -> None:
+    machine.content["from"] = PINNED
+    build(Wish("tables", base=PINNED, accept=True, folder=folder), clock)
+    build(Wish("tables", folder=folder), clock)
+    assert machine.built == ["image.def"] and "nothing to do" in said(clock)
+    assert Wish("tables", base="debian", folder=folder).arguments["bootstrap"] == "debootstrap"
+
+
 @pytest.mark.parametrize("base", ["python:3.11", "python", "python@sha256:12", "python:3.11; rm"])
 def test_a_base_without_digest_is_refused(folder: Path, clock: apptainer.Clock, base: str) -> None:
     with pytest.raises(ContainerError, match="by its digest"):
@@ -224,6 +232,16 @@ def test_too_little_room_is_refused_before_anything_is_built(tmp_path: Path, mon
     with pytest.raises(ContainerError, match=r"3\.0 GB free"):
         check_room("torch", tmp_path, tmp_path)
     check_room("tables", tmp_path, tmp_path)
+
+
+def test_wheels_that_are_there_need_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=12.5e9))
+    with pytest.raises(ContainerError, match=r"15\.0 GB for `torch`"):
+        check_room("torch", tmp_path, tmp_path)
+    (tmp_path / "wheels").mkdir()
+    with (tmp_path / "wheels" / "x.whl").open("wb") as wheel:
+        wheel.truncate(int(2.9e9))  # takes no room itself
+    check_room("torch", tmp_path, tmp_path)
 
 
 def test_a_folder_to_build_in_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def add_commands(commands_of: argparse._SubParsersAction) -> None:
 
     making = actions.add_parser("build", help="build the images; what is there already is not made again")
     making.add_argument("--mirror", help="of Debian, that the base is made from (default: http://deb.debian.org/debian)")
-    making.add_argument("--base", help="a pinned image as base instead of Debian: NAME@sha256:DIGEST, with Python 3.11 or later")
+    making.add_argument(
+        "--base", help="NAME@sha256:DIGEST with Python 3.11 or later, or debian (default: as in containers/lock.json)"
+    )
     making.add_argument("--accept", action="store_true", help="write what was built into containers/lock.json where it differs")
     making.add_argument("--again", action="store_true", help="build also what is there")
     making.set_defaults(action=build)

@@ -28,7 +28,7 @@ class Wish:
     Args:
         name: of the image.
         mirror: of Debian.
-        base: a pinned image of a registry with a Python 3.11 or later, or None for Debian 12 itself.
+        base: a pinned image of a registry with a Python 3.11 or later; "debian" for Debian 12 itself; None for the one that is locked.
         accept: take what was built into `lock.json` where it differs.
         again: build anew although the image is there.
         folder: `containers` of the checkout.
@@ -42,9 +42,16 @@ class Wish:
     folder: Path = CONTAINERS
 
     @property
+    def pinned(self) -> str:
+        """The pinned image to stand on; empty for Debian itself."""
+        if self.base is None:
+            return str(store.read_table("lock.json", self.folder).get(self.name, {}).get("content", {}).get("from", ""))
+        return "" if self.base == "debian" else self.base
+
+    @property
     def arguments(self) -> dict[str, str]:
         """What of it decides what is in the image."""
-        return {"bootstrap": "docker", "base": self.base} if self.base else {"bootstrap": "debootstrap", "base": "bookworm"}
+        return {"bootstrap": "docker", "base": self.pinned} if self.pinned else {"bootstrap": "debootstrap", "base": "bookworm"}
 
 
 def build(wish: Wish, clock: apptainer.Clock) -> None:
@@ -57,9 +64,9 @@ def build(wish: Wish, clock: apptainer.Clock) -> None:
     Raises:
         ContainerError: it could not be built, or it holds other things than `lock.json` says.
     """
-    if wish.base is not None and not PINNED_BASE.fullmatch(wish.base):
+    if wish.pinned and not PINNED_BASE.fullmatch(wish.pinned):
         remedy = "look its digest up in the registry: a name or a tag may mean another image tomorrow"
-        raise ContainerError(Problem("--base", f"`{wish.base}`", "an image by its digest, as `python@sha256:...`", remedy))
+        raise ContainerError(Problem("--base", f"`{wish.pinned}`", "an image by its digest, as `python@sha256:...`", remedy))
     with store.only_one(clock.say):
         sif = store.sif_path(wish.name, wish.arguments, wish.folder)
         note = None if wish.again else store.note_of(sif)
@@ -80,7 +87,7 @@ def _build(wish: Wish, sif: Path, clock: apptainer.Clock) -> dict[str, Any]:
     apptainer.check_build_rights()
     check_room(wish.name, store.cache(), apptainer.temporary_folder())
     clock.say(f"image {wish.name}, to {sif}")
-    base = f"docker://{wish.base}" if wish.base else str(_debian(wish, clock))
+    base = f"docker://{wish.pinned}" if wish.pinned else str(_debian(wish, clock))
     with clock.during("asking the base which Python it has"):
         asked = json.loads(apptainer.run_inside(base, ["python3", "-I", "-c", wheels.ASK]))
     target = wheels.Target(asked["markers"], tuple(asked["glibc"]))
@@ -89,9 +96,9 @@ def _build(wish: Wish, sif: Path, clock: apptainer.Clock) -> dict[str, Any]:
     folder = store.cache() / "wheels"
     wheels.download(folder, wanted, target, clock.say)
     arguments = {
-        "bootstrap": "docker" if wish.base else "localimage",
-        "base": wish.base or base,
-        "from": wish.base or "",
+        "bootstrap": "docker" if wish.pinned else "localimage",
+        "base": wish.pinned or base,
+        "from": wish.pinned,
         "name": wish.name,
         "lock": str(lock),
         "content": str(CONTENT_FILE),
@@ -167,8 +174,23 @@ def _locked(wish: Wish) -> str | None:
     return found["identity"] if found else None
 
 
-# bytes that a build takes in the cache (wheels and image) and in Apptainer's temporary folder (the unpacked image), measured for torch 2.13.0
-ROOM = {"torch": (6.5e9, 8.0e9), "tables": (0.6e9, 1.2e9)}
+@dataclass(frozen=True)
+class Room:
+    """Bytes that a build takes.
+
+    Args:
+        wheels: in the cache, unless they are there.
+        image: in the cache.
+        unpacked: in Apptainer's temporary folder, while it builds.
+    """
+
+    wheels: float
+    image: float
+    unpacked: float
+
+
+# measured for torch 2.13.0
+ROOM = {"torch": Room(2.9e9, 3.1e9, 9.0e9), "tables": Room(0.16e9, 0.3e9, 1.2e9)}
 
 
 def check_room(name: str, cache: Path, temporary: Path) -> None:
@@ -182,8 +204,10 @@ def check_room(name: str, cache: Path, temporary: Path) -> None:
     Raises:
         ContainerError: too little room.
     """
+    room = ROOM[name]
+    there = sum(path.stat().st_size for path in (cache / "wheels").glob("*.whl"))
     needed: dict[int, tuple[Path, float]] = {}
-    for folder, size in zip((cache, temporary), ROOM[name], strict=True):
+    for folder, size in ((cache, max(room.wheels - there, 0) + room.image), (temporary, room.unpacked)):
         if not folder.is_dir():
             raise ContainerError(Problem(str(folder), "no such folder", "a folder to build in", "make it, or name another one"))
         device = folder.stat().st_dev
