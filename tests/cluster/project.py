@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -52,8 +51,6 @@ class Project:
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.folder, self.cluster = folder, cluster
         self.environment = {key: value for key, value in cluster.environment.items() if not key.startswith("PYTHON")}
-        # root without all capabilities, as in containers and small virtual machines, can start containers in a user namespace only
-        self.environment |= {"APPTAINER_USERNS": "1"} if os.geteuid() == 0 else {}
 
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout."""

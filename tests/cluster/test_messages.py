@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from project import SITE, Project, change_yaml, states
 
-TARGET = "results/diagnosis/conv5_fc3/fold-0/seed-0/weights.safetensors"
+TARGET = "results/age/conv5_fc3/fold-0/seed-0/weights.safetensors"
 
 
 @pytest.fixture
