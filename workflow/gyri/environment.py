@@ -111,7 +111,7 @@ def image_fingerprint(name: str, folder: Path = CONTAINERS) -> str:
     status = image.stat()
     if (status.st_size, status.st_mtime_ns) != (built["bytes"], built["mtime_ns"]):
         got = f"{status.st_size} bytes, changed since it was built"
-        raise ContainerError(Problem(where, got, f"the {built['bytes']} bytes that were built", f"`{BUILD} --name {name} --again`"))
+        raise ContainerError(Problem(where, got, f"the {built['bytes']} bytes that were built", f"`{BUILD} --name {name}`"))
     recipe = recipe_hash(name, built["arguments"], folder)
     if recipe != built["recipe"]:
         got = f"built from recipe {built['recipe'][:12]}"
