@@ -52,17 +52,7 @@ def module_path(module: str) -> Path | None:
 
 def imports(path: Path) -> set[str]:
     """Modules of this package that a file imports, with the packages they lie in."""
-    found: set[str] = set()
-    for node in ast.walk(_tree(path, path.stat().st_mtime_ns)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.split(".")[0] == "gyri" and module_path(name) is not None:
-                found.add(name)
-    return found
+    return {name for name in _imported(path, path.stat().st_mtime_ns) if module_path(name) is not None}
 
 
 def closure(modules: Iterable[str], outside: Container[str] = OUTSIDE) -> list[str]:
@@ -124,8 +114,15 @@ def verify_code(modules: Iterable[str], expected: str, before: Container[str] = 
 
 
 @functools.lru_cache(maxsize=1024)
-def _tree(path: Path, changed: int) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+def _imported(path: Path, changed: int) -> frozenset[str]:
+    """Names that may be modules: what stands behind `from ... import` is one only where there is such a file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return frozenset(name for name in found if name.split(".")[0] == "gyri")
 
 
 @functools.lru_cache(maxsize=1024)
