@@ -62,9 +62,9 @@ CASES = (
     Case((6, 7, 5), (32, 16), kernel=2, stride=2, transposed=True),
 )
 # Relative to the largest value, against double precision on the same, already rounded numbers; so only sums and results are rounded.
-# float32: sums of up to 1e5 products err by some 1e-5 in any order; TF32, which `deterministic: fast` allows, keeps 11 bits: 5e-4.
-# bfloat16: a result keeps 8 bits, 4e-3, and sums may be rounded once on the way. Wrong kernels err by 0.1 to any size.
-TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}
+# float32: sums of up to 1e4 products err by 1e-6 (measured on a processor); TF32, which `deterministic: fast` allows, keeps 11 bits: 5e-4.
+# bfloat16: a result keeps 8 bits, 4e-3, and partial sums may be rounded too: 1.4e-2 measured. Wrong kernels err by 0.1 to any size.
+TOLERANCES = {"float32": 2e-3, "bfloat16": 4e-2}
 
 
 def before_start(versions: Literal["strict", "warn"]) -> None:
@@ -122,7 +122,7 @@ def errors(device: torch.device, precision: str, case: Case, seed: int) -> list[
     exact = [tensor.double().requires_grad_() for tensor in rounded]
     wanted = _convolve(case, exact)
     direction = torch.randn(wanted.shape, generator=draws).to(kind)
-    right = [wanted, *torch.autograd.grad(wanted, exact, direction.double())]
+    right = [wanted.detach(), *torch.autograd.grad(wanted, exact, direction.double())]
     layout = torch.channels_last_3d
     moved = [
         (tensor.to(device, memory_format=layout) if tensor.ndim == 5 else tensor.to(device)).requires_grad_() for tensor in rounded
