@@ -24,6 +24,7 @@ from gyri.environment import (
     verify_environment,
 )
 from gyri.errors import ContainerError, ProvenanceError
+from gyri.fingerprint import OUTSIDE, closure
 from gyri.io import sha256_file, write_json
 
 CONTENT = {"base": {"bash": "5.2"}, "packages": {}, "python": "3.11.2", "torch": "2.13.0+cu130", "cuda": "13.0", "cudnn": "9.20.0"}
@@ -208,3 +209,8 @@ def test_the_head_of_a_log_without_image_and_slurm(in_venv: Path, monkeypatch: p
     assert lines[0].startswith("job: local on ")
     assert lines[1] == f"environment: {in_venv.parent.name} lock {environment_fingerprint()[5:17]}"
     assert lines[2].startswith("versions: python ") and " torch " in lines[2]
+
+
+def test_what_names_the_environment_makes_no_job_run_again() -> None:
+    assert "gyri.environment" in OUTSIDE
+    assert "gyri.environment" not in closure(["gyri.train", "gyri.predict", "gyri.report", "gyri.evaluate"])
