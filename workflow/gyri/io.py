@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, no larger files
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem
+from gyri.io import FULL
 
 
 def allocate(path: Path, shape: tuple[int, ...], dtype: str) -> int:
@@ -20,15 +21,17 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: str) -> int:
     Raises:
         DataError: the disk has no room (found now, since a full disk would kill a process that writes to a memory map).
     """
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    size = path.stat().st_size
-    with path.open("r+b") as handle:
-        try:
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        size = path.stat().st_size
+        with path.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                remedy = "free some space, or set a smaller shape or a larger spacing_mm"
-                raise DataError(Problem(str(path.parent), "the disk is full", f"{size / 1e9:.2f} GB free", remedy)) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        remedy = "free some space, or set a smaller shape or a larger spacing_mm"
+        raise DataError(Problem(str(path.parent), "the disk is full", f"{wanted / 1e9:.2f} GB free", remedy)) from error
     return size
 
 
