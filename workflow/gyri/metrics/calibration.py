@@ -229,11 +229,12 @@ def _intercepts(truth: Array, log_odds: Array, weights: Array) -> Array:
     high, middle = -low, np.zeros(len(w))
     for _ in range(STEPS):
         # what is missing to 0 or 1, which is exact also where probabilities are very near them
-        missing = w * _logistic(side * (middle[:, None] + log_odds))
-        excess, steepness = missing @ side, (missing * _logistic(-side * (middle[:, None] + log_odds))).sum(1)
+        off = _logistic(side * (middle[:, None] + log_odds))
+        missing = w * off
+        excess, steepness = missing @ side, (missing * (1 - off)).sum(1)
         low, high = np.where(excess > 0, low, middle), np.where(excess > 0, middle, high)
         newton = middle - np.divide(excess, steepness, out=np.full(len(w), np.inf), where=steepness > 0)
-        step = np.where((newton > low) & (newton < high), newton, (low + high) / 2) - middle
+        step = np.where((newton >= low) & (newton <= high), newton, (low + high) / 2) - middle
         middle = middle + step
         if np.abs(step).max() < CLOSE:
             break
