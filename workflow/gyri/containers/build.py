@@ -94,7 +94,8 @@ def _build(wish: Wish, sif: Path, clock: apptainer.Clock) -> dict[str, Any]:
     lock = wish.folder.parent / "envs" / f"{wish.name}.lock"
     wanted = wheels.requirements(lock.read_text(encoding="utf-8"), target)
     folder = store.cache() / "wheels"
-    wheels.download(folder, wanted, target, clock.say)
+    with clock.during(f"wheels of {len(wanted)} packages"):
+        wheels.download(folder, wanted, target, clock.say)
     arguments = {
         "bootstrap": "docker" if wish.pinned else "localimage",
         "base": wish.pinned or base,

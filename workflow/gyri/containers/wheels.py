@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gyri.io import sha256_file
 
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 FIRST_LINE = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]+))?")
+AT_A_TIME = 4  # downloads side by side: pip itself takes a second for each
 # names of the same old platforms from before they were numbered. Source: https://peps.python.org/pep-0600/
 LEGACY = {"manylinux2014": (2, 17), "manylinux2010": (2, 12), "manylinux1": (2, 5)}
 
@@ -150,16 +151,21 @@ def download(folder: Path, wanted: list[Requirement], target: Target, say: Calla
     found = present(folder, wanted, target)
     missing = [item for item in wanted if item not in found]
     say(f"wheels: {len(found)} of {len(wanted)} are in {folder}, {len(missing)} to download")
-    for number, item in enumerate(missing, 1):
-        began = time.monotonic()
-        _pip_download(folder, item, target)
-        got = present(folder, [item], target)
-        if item not in got:
-            expected = "a wheel with a hash of the lock"
-            raise ContainerError(Problem(f"download of {item.name}", "another file", expected, f"look into {folder}"))
-        found |= got
-        size = got[item].stat().st_size / 1e6
-        say(f"wheel {number}/{len(missing)}: {item.name} {item.version}, {size:.1f} MB in {time.monotonic() - began:.0f} s")
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        running = {pool.submit(_pip_download, folder, item, target): item for item in missing}
+        try:
+            for number, done in enumerate(as_completed(running), 1):
+                done.result()
+                item = running[done]
+                got = present(folder, [item], target)
+                if item not in got:
+                    expected = "a wheel with a hash of the lock"
+                    raise ContainerError(Problem(f"download of {item.name}", "another file", expected, f"look into {folder}"))
+                found |= got
+                say(f"wheel {number}/{len(missing)}: {item.name} {item.version}, {got[item].stat().st_size / 1e6:.1f} MB")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return [found[item] for item in wanted]
 
 
