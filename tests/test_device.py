@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +60,17 @@ def test_thin_maps_are_computed_in_float32(edge: int, expected: str) -> None:
     if expected == "float32":
         with pytest.raises(ConfigError, match="gradients that are right"):
             settle_precision("bfloat16", CPU, network, task)
+
+
+@pytest.mark.parametrize("deterministic", ["strict", "fast"])
+def test_strict_refuses_what_is_not_deterministic(deterministic: Literal["strict", "fast"]) -> None:
+    code = (
+        "import sys, torch; from gyri.device import prepare_torch; prepare_torch(1, sys.argv[1])\n"
+        "print(torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "workflow")}
+    done = subprocess.run([sys.executable, "-c", code, deterministic], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(deterministic == "strict"), "False"]
 
 
 def test_more_threads_than_cores_are_refused() -> None:

@@ -124,15 +124,18 @@ def test_mirrored_results_are_averaged_in_place(tmp_path: Path, mirror: tuple[st
     assert not mirror or mirror != ("x",) or np.allclose(np.flip(again, 2), averaged, atol=1e-6)
 
 
-def test_baselines_are_predicted_without_torch(tmp_path: Path) -> None:
-    layout, _ = trained(tmp_path, "segmentation", "majority")
+@pytest.mark.parametrize(("network", "unwanted"), [("majority", "torch"), ("unet", "torch._inductor")])
+def test_baselines_are_predicted_without_torch_and_networks_without_its_compiler(
+    tmp_path: Path, network: str, unwanted: str
+) -> None:
+    layout, _ = trained(tmp_path, "segmentation", network)
     code = (
         "import sys; from pathlib import Path; from gyri.layout import Layout; from gyri.predict import run\n"
         "from gyri.config.training import PredictSettings\n"
         "run(PredictSettings.model_validate_json(sys.argv[2]), Layout(Path(sys.argv[1])), 'tiny', 'exp', 'net', 0, 0)\n"
-        "print('torch' in sys.modules)"
+        "print(sys.argv[3] in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(layout.root), predict_settings("majority").model_dump_json()]
+    command = [sys.executable, "-c", code, str(layout.root), predict_settings(network).model_dump_json(), unwanted]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "workflow")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

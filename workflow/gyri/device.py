@@ -46,7 +46,8 @@ def prepare_torch(threads: int, deterministic: Literal["strict", "fast"]) -> tor
 
     torch.set_num_threads(threads)
     strict = deterministic == "strict"
-    torch.use_deterministic_algorithms(strict)
+    # as use_deterministic_algorithms, which first imports all of torch's compiler: more than torch itself, and nothing is compiled
+    torch.set_deterministic_debug_mode("error" if strict else "default")
     torch.backends.cudnn.deterministic = strict
     torch.backends.cudnn.benchmark = not strict
     torch.backends.cudnn.allow_tf32 = not strict
