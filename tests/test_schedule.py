@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gyri.cli import main
 from gyri.errors import Interrupted
 from gyri.layout import Layout
 from gyri.train import loop
@@ -154,3 +156,21 @@ def test_a_signal_in_a_validation_does_not_wait_for_its_end(layout: Layout, monk
         stop.asked = True
 
     disturbed(layout, monkeypatch, ask)
+
+
+def test_the_command_line_hands_on_what_is_known(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def run(*arguments: Any) -> dict[str, Any]:
+        given[:] = arguments[-2:]
+        return {}
+
+    monkeypatch.setattr("gyri.train.run", run)
+    monkeypatch.setattr("gyri.cli.stages.verify_code", lambda *_: None)
+    words = ["train", "--settings", train_settings().model_dump_json(), "--results", str(layout.root), "--dataset", "tiny"]
+    words += ["--experiment", "exp", "--model", "net", "--fold", "0"]
+    assert main([*words, "--runtime", "100000", "--versions", "warn"]) == 0
+    end, versions = given
+    assert versions == "warn" and 0 < end - time.monotonic() < 6_000_000
+    assert main(words) == 0
+    assert given == [None, "strict"]
