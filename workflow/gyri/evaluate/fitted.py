@@ -129,7 +129,7 @@ def read_fitted(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise DataError(Problem(str(path), f"no column {', '.join(missing)}", "what was fitted on validation", remedy))
-    return table.assign(choice=table["choice"].fillna("").astype(str), value=table["value"].astype(np.float64))
+    return table.assign(choice=table["choice"].astype(object).fillna("").astype(str), value=table["value"].astype(np.float64))
 
 
 def _runs(table: pd.DataFrame) -> Iterator[tuple[list[str], NDArray[np.int64], str]]:
