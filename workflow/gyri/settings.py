@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gyri.catalogue import catalogue, losses, optimizers
 from gyri.config.base import Settings
@@ -16,8 +16,10 @@ from gyri.config.datasets import (
     SplitSettings,
 )
 from gyri.config.experiments import EnsembleSettings, EvaluateSettings, Experiment, IndexSettings, ReportSettings
-from gyri.config.load import Config
 from gyri.config.training import Augmentation, PredictSettings, Training, TrainSettings
+
+if TYPE_CHECKING:
+    from gyri.config.load import Config
 
 LOSSES = {
     "segmentation": "dice_cross_entropy",
@@ -132,15 +134,16 @@ def baselines(config: Config, experiment: str) -> list[str]:
 def ensembles(config: Config, experiment: str) -> dict[str, EnsembleSettings]:
     """The ensembles of an experiment, by name."""
     counts = models(config, experiment)
-    wanted, allowed = config.experiments[experiment].ensemble, _allowed(config.experiments[experiment])
+    chosen = config.experiments[experiment]
+    wanted = chosen.ensemble
     found = {}
     if wanted.seeds:
         for model, seeds in counts.items():
             if seeds > 1:
-                found[f"ensemble.seeds.{model}"] = EnsembleSettings(members=[(model, seed) for seed in range(seeds)], **allowed)
+                found[f"ensemble.seeds.{model}"] = _ensemble(chosen, [(model, seed) for seed in range(seeds)])
     if wanted.models:
         members = [(model, seed) for model in wanted.models for seed in range(counts[model])]
-        found["ensemble.models.mean"] = EnsembleSettings(members=members, **allowed)
+        found["ensemble.models.mean"] = _ensemble(chosen, members)
     return found
 
 
@@ -151,13 +154,14 @@ def ensemble_settings(config: Config, experiment: str, name: str) -> EnsembleSet
         chosen = config.experiments[experiment]
         members = [(model, seed) for seed in range(models(config, experiment)[model])]
         folds = run_folds(config.datasets[chosen.dataset])
-        return EnsembleSettings(members=members, folds=folds, **_allowed(chosen))
+        return _ensemble(chosen, members).model_copy(update={"folds": folds})
     return ensembles(config, experiment)[name]
 
 
-def _allowed(chosen: Experiment) -> dict[str, bool]:
-    """What an ensemble's members may differ in."""
-    return {"allow_mixed": chosen.ensemble.allow_mixed, "allow_changed_batch": chosen.allow_changed_batch}
+def _ensemble(chosen: Experiment, members: list[tuple[str, int]]) -> EnsembleSettings:
+    return EnsembleSettings(
+        members=members, allow_mixed=chosen.ensemble.allow_mixed, allow_changed_batch=chosen.allow_changed_batch
+    )
 
 
 def run_folds(dataset: Dataset) -> list[int]:
