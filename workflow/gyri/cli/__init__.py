@@ -11,7 +11,8 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
 from gyri.cli.options import build_parser  # noqa: E402
-from gyri.errors import GyriError  # noqa: E402
+from gyri.environment import image_name  # noqa: E402
+from gyri.errors import GyriError, Interrupted  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.action(options)
     except GyriError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr, flush=True)
+        if isinstance(error, Interrupted) and image_name() is not None:
+            # Slurm's signal ended the process that serves the image's files, too: code that was never read before is gone, and the
+            # end of an interpreter is such code. The state is saved
+            os._exit(error.exit_code)
         return error.exit_code
     except BrokenPipeError:
         # the reader of our output went away (`gyri plan | head`); say nothing more, not even at exit
