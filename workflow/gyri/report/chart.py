@@ -27,7 +27,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+    found = [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+    # quotients of large numbers by small steps are rounded by more than a step's share
+    return [tick for tick in found if low - 1e-6 * step <= tick <= high + 1e-6 * step]
 
 
 def plain(value: float) -> str:
