@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from gyri import accelerator
-from gyri.accelerator import NO_GPU, Meter, measured, total
+from gyri.accelerator import NO_GPU, Meter, measured
 from gyri.io import read_json, write_json
 from gyri.layout import Layout
 from gyri.report.assemble import page_and_twin
 from gyri.report.source import Source
 from gyri.train.checkpoint import Checkpoints
 from gyri.train.schedule import Schedule
+from gyri.usage import total
 from packed import make_dataset, train_settings
 from report_fixture import make_results
 from test_train import train

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gyri.accelerator import total
 from gyri.progress import duration
 from gyri.report.source import Source
+from gyri.usage import total
 
 WATT_HOURS = 1 / 3600  # of a joule
 COLUMNS = ["#GPU time", "#GPU busy (%)", "#GPU memory (MB)", "#GPU energy (Wh)"]

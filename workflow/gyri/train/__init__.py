@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from gyri import __version__
-from gyri.accelerator import total
 from gyri.catalogue import catalogue
 from gyri.config.training import TrainSettings
 from gyri.errors import DataError, Problem
@@ -26,6 +25,7 @@ from gyri.train.lock import Lock
 from gyri.train.schedule import Schedule
 from gyri.train.signals import Stop, stop_signals
 from gyri.transforms.spatial import SpatialRecord, spacing
+from gyri.usage import total
 
 CONDITIONS = ("torch", "device", "cuda", "cudnn")  # models that differ in these are neither ranked nor averaged
 FILES = ("weights.safetensors", "last.safetensors", "history.tsv", "model.json")
