@@ -200,6 +200,15 @@ def test_resumed_at_any_step_the_bytes_are_the_same(layout: Layout, optimizer: s
     assert hashes(layout) == expected
 
 
+def test_a_training_that_went_on_elsewhere_is_of_neither_kind(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conditions decide what may be ranked and averaged: two kinds of device in one training are a condition of its own."""
+    settings = train_settings(epochs=3)
+    interrupt_after(layout, settings, 3)
+    monkeypatch.setattr("gyri.train.loop.describe", lambda _: {"torch": "2.13.0", "device": "another"})
+    assert train(layout, settings)["device"] == "cpu, then another"
+    assert read_json(layout.run("exp", "net", 0, 0, "model.json"))["conditions"]["device"] == "cpu, then another"
+
+
 def test_two_processes_train_once(layout: Layout) -> None:
     settings = train_settings(epochs=10)
     both = [

@@ -70,6 +70,9 @@ def _fit(job: Job, checkpoints: Checkpoints, lock: Lock, stop: Stop, device: tor
     if saved is not None:
         state.restore(saved)
         log(f"{job.title}: going on from step {state.step}")
+    here = describe(device)
+    if here["device"] not in state.devices:
+        state.devices.append(here["device"])
     checkpoints.note("start", state.step)
     with stop.gently():
         train(job, state, checkpoints, lock, device, precision, stop)
@@ -79,7 +82,9 @@ def _fit(job: Job, checkpoints: Checkpoints, lock: Lock, stop: Stop, device: tor
     early = state.epoch < job.settings.training.epochs
     facts = {"parameters": parameters, "steps": state.step, "best_epoch": state.best_epoch, "stopped_early": early}
     batches = {name: getattr(state, name) for name in BATCHES}
-    return {**describe(device), "precision": precision, "trained": True, **facts, **batches}
+    # a training that went on on another kind of device is of neither kind
+    here["device"] = ", then ".join(state.devices)
+    return {**here, "precision": precision, "trained": True, **facts, **batches}
 
 
 def train(

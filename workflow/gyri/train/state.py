@@ -15,6 +15,7 @@ from gyri.train.checkpoint import State
 
 Arrays = dict[str, NDArray[Any]]
 BATCHES = ("micro_batch", "changed_batch", "out_of_memory")
+KEPT = (*BATCHES, "devices")  # goes into a checkpoint as it is
 
 
 @dataclass
@@ -35,6 +36,7 @@ class TrainingState:
         micro_batch: images that are taken at once; None for the whole batch.
         changed_batch: whether that made another training of it than the whole batch would have been.
         out_of_memory: the steps at which it was halved, with what was left.
+        devices: the kinds of device it was trained on so far, in order.
     """
 
     network: nn.Module
@@ -50,6 +52,7 @@ class TrainingState:
     micro_batch: int | None = None
     changed_batch: bool = False
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    devices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.network).requires_grad_(False) if self.decay else None
@@ -95,7 +98,7 @@ class TrainingState:
             "history": self.history,
             "best_epoch": self.best_epoch,
             "optimizer": plain,
-            **{name: getattr(self, name) for name in BATCHES},
+            **{name: getattr(self, name) for name in KEPT},
         }
         return State(self.step, tensors, facts)
 
@@ -120,7 +123,7 @@ class TrainingState:
         self.loss_sum.copy_(torch.from_numpy(np.array(saved.tensors["loss_sum"])))
         self.step, self.epoch, self.batch = saved.step, saved.facts["epoch"], saved.facts["batch"]
         self.history, self.best_epoch = list(saved.facts["history"]), saved.facts["best_epoch"]
-        for name in BATCHES:
+        for name in KEPT:
             setattr(self, name, saved.facts[name])
 
 
