@@ -120,6 +120,15 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: Path) -> Non
     assert not list(disk.rglob(".partial-*"))
 
 
+def test_a_disk_that_is_full_already_is_found_before_the_first_step(disk: Path) -> None:
+    checkpoints = Checkpoints(disk / "state", "x", Schedule(1))
+    checkpoints.rehearse()
+    assert not list((disk / "state").iterdir())
+    fill(disk)
+    with pytest.raises(DataError, match="No space left on device"):
+        checkpoints.rehearse()
+
+
 def test_without_room_for_the_lock_nothing_begins(disk: Path) -> None:
     checkpoints = Checkpoints(disk / "state", "x", Schedule(1))
     fill(disk)

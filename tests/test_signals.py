@@ -27,6 +27,23 @@ from tiny import CONFIG, make_project
 IGNORE = "import os, signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGTERM, signal.SIGUSR1)]; "
 IGNORE += "os.execv(sys.argv[1], sys.argv[1:])"
 
+# at the second step a signal comes, and from then on no module is found any more
+GONE = """
+import signal, sys
+import gyri.train.parts as parts
+compute = parts.Gradients.compute
+class Gone:
+    def find_spec(self, name, *rest):
+        raise OSError(f"the image is gone: {name}")
+def last(self, indices):
+    found = compute(self, indices)
+    if self.state.step == 1:
+        sys.meta_path.insert(0, Gone())
+        signal.raise_signal(signal.SIGUSR1)
+    return found
+parts.Gradients.compute = last
+"""
+
 
 def wait_for(happened: Callable[[], Any], seconds: float = 120) -> None:
     limit = time.monotonic() + seconds  # a loaded machine takes long to start anything
@@ -73,6 +90,17 @@ def test_signals_that_were_inherited_as_ignored_are_answered(tmp_path: Path, num
     _, errors = process.communicate(timeout=60)
     assert "Interrupted" in errors
     assert [line["event"] for line in log_of(folder)] == ["start", "checkpoint", "interrupted"]
+
+
+def test_when_the_signal_comes_nothing_has_to_be_read_any_more(tmp_path: Path) -> None:
+    """The signal also ends the process that serves a container image's files: from then on nothing can be imported."""
+    layout, settings = make_dataset(tmp_path), train_settings(epochs=2)
+    line = command(layout, settings)
+    line[2] = GONE + line[2]
+    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    # (torch itself looks for a module when the interpreter ends; the command line does not let it come to that in a container)
+    assert "Interrupted: Stopped on request" in done.stderr, done.stderr
+    assert [line["event"] for line in log_of(state_folder(layout, settings))] == ["start", "checkpoint", "interrupted"]
 
 
 def test_a_job_that_waits_for_another_one_leaves_at_once(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gyri.errors import DataError, Problem
@@ -77,6 +78,21 @@ class Checkpoints:
             old.unlink(missing_ok=True)
             old.with_suffix(".safetensors").unlink(missing_ok=True)
         self.schedule.done(began)
+
+    def rehearse(self) -> None:
+        """Run once what saving needs: a full disk is found before the first step, and all of the code has been read.
+
+        A signal to all processes of a job also ends the one that serves the files of a container image where that is not mounted by the
+        kernel; whatever was never read from there is gone then.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        path = self.folder / "rehearsal.safetensors"
+        write_tensors(path, {"a": np.zeros(1, np.float32)})
+        write_json(path.with_suffix(".json"), {"tensors": sha256_file(path), "sha256": sha256_text(canonical_json({}))})
+        for file in (path, path.with_suffix(".json")):
+            file.unlink()
 
     def newest(self) -> State | None:
         """The newest checkpoint that is whole; damaged ones are named and passed over.

@@ -73,6 +73,8 @@ def _fit(job: Job, checkpoints: Checkpoints, lock: Lock, stop: Stop, device: tor
     here = describe(device)
     if here["device"] not in state.devices:
         state.devices.append(here["device"])
+    state.capture()
+    checkpoints.rehearse()
     checkpoints.note("start", state.step)
     with stop.gently():
         train(job, state, checkpoints, lock, device, precision, stop)
