@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import snakemake_executor_plugin_slurm as slurm_plugin
 
 from gyri import preflight
 from gyri.errors import PreflightError
@@ -121,6 +124,21 @@ def test_jobs_of_an_earlier_call_are_told(answers: dict[str, Answer]) -> None:
 )
 def test_times_as_slurm_writes_them(text: str, expected: int | None) -> None:
     assert slurm.minutes(text) == expected
+
+
+def test_a_job_that_a_person_cancelled_is_seen_as_cancelled() -> None:
+    answers = iter([({"7": "CANCELLED by 1000", "8": "RUNNING", "9": ""}, 0.1), (None, None)])
+
+    async def ask_states(command: str, logger: object) -> tuple[dict[str, str] | None, float | None]:
+        assert command == "sacct"
+        return next(answers)
+
+    plainly = slurm.plain_states(ask_states)
+    assert asyncio.run(plainly("sacct", None)) == ({"7": "CANCELLED", "8": "RUNNING", "9": ""}, 0.1)
+    assert asyncio.run(plainly("sacct", None)) == (None, None)
+    # what the workflow puts in its place is there, and is what the plugin calls
+    assert "await query_job_status(" in inspect.getsource(slurm_plugin.Executor.check_active_jobs)
+    assert asyncio.iscoroutinefunction(slurm_plugin.query_job_status)
 
 
 @pytest.mark.parametrize(

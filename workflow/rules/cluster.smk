@@ -2,7 +2,10 @@
 import platform
 import signal
 
+import snakemake_executor_plugin_slurm as slurm_plugin
+
 from gyri import preflight
+from gyri.preflight.slurm import plain_states
 from gyri.site import bind_variable, bound_folders, check_bind, load_site
 
 
@@ -24,6 +27,9 @@ os.environ.update(APPTAINER_BIND=bind_variable(BOUND, os.getenv("APPTAINER_BIND"
 
 # a training saves its state and stops on USR1; the snakemake around it, which knows no such signal, must outlive it
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+# a job that somebody cancelled must count as failed, not as running
+slurm_plugin.query_job_status = plain_states(slurm_plugin.query_job_status)
 
 
 def is_network(wildcards):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from gyri.errors import nearest
 from gyri.preflight.check import Answer, Check, ask
@@ -16,6 +18,7 @@ RULE_MINUTES = 240  # the longest that a rule asks for, at the first attempt (wo
 ATTEMPTS = 4  # the first, and the `retries` of slurm/config.yaml
 ASK_ADMINISTRATOR = "is this a machine that submits jobs? Else ask who runs the cluster"
 Partitions = dict[str, dict[str, str]]
+AskStates = Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]]
 
 
 def questions() -> dict[str, list[str]]:
@@ -179,3 +182,26 @@ def earlier_jobs(answer: Answer, here: Path) -> Iterator[Check]:
         shown = ", ".join(orphans[:5]) + (" ..." if len(orphans) > 5 else "")
         remedy = f"trainings wait for them and take over what they finish; `scancel {orphans[0]}` stops one"
         yield Check("earlier jobs", "warning", f"{len(orphans)} of an earlier call are still there: {shown}", remedy)
+
+
+def plain_states(ask_states: AskStates) -> AskStates:
+    """Let a question for the states of jobs answer in single words.
+
+    sacct says "CANCELLED by 1000" of a job that a person cancelled. snakemake-executor-plugin-slurm 2.8.0 looks for "CANCELLED", takes
+    the job for a running one, and would wait for it for ever.
+
+    Args:
+        ask_states: the plugin's question; (states by job, seconds), or (None, None) where Slurm does not answer.
+
+    Returns:
+        The question to ask instead.
+    """
+
+    @functools.wraps(ask_states)
+    async def ask_plainly(*arguments: Any) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await ask_states(*arguments)
+        if states is not None:
+            states = {job: state.split()[0] if state else state for job, state in states.items()}
+        return states, seconds
+
+    return ask_plainly
