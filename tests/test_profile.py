@@ -26,6 +26,7 @@ RULES = {
     for name, text in re.findall(r"^rule (\w+):\n((?:[ \t].*\n|\n)+)", file.read_text(), re.MULTILINE)
 }
 TARGETS = {"locked"}  # rules without a command
+NETWORKS = {"train_model", "predict_fold"}
 
 
 def profile() -> dict[str, Any]:
@@ -61,6 +62,17 @@ def test_every_rule_says_what_it_needs_or_runs_here() -> None:
 def test_preflight_knows_the_longest_rule_and_the_attempts() -> None:
     assert max(int(minutes) for text in RULES.values() for minutes in re.findall(r"needs\(minutes=(\d+)", text)) == RULE_MINUTES
     assert profile()["retries"] + 1 == ATTEMPTS
+
+
+def test_the_page_says_what_the_rules_ask_for() -> None:
+    rows = [line for line in (REPOSITORY / "docs" / "cluster.md").read_text().splitlines() if line.startswith("| `")]
+    for name, text in RULES.items():
+        (row,) = [line for line in rows if f"`{name}`" in line] if name not in TARGETS else [""]
+        asked = re.search(r"needs\((.*)\)", text)
+        numbers = re.findall(r"=(\d{2,})", asked[1]) if asked else []
+        assert [number for number in numbers if number not in re.findall(r"\d+", row)] == [], name
+        assert bool(asked) == ("submitting machine" not in row) or name in TARGETS, name
+        assert ("twice its inputs" in row) == ("per_input=2" in text) and ("one for networks" in row) == (name in NETWORKS)
 
 
 def project_with(folder: Path, site: dict[str, Any], config: dict[str, Any] = CONFIG) -> Path:
