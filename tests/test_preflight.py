@@ -228,6 +228,32 @@ def test_what_the_driver_itself_says(monkeypatch: pytest.MonkeyPatch, driver: Dr
     assert check.status == ("FAILED" if said else "ok") and said in check.found
 
 
+@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    ("model", "site", "said"),
+    [
+        ("unet", "", "Jobs cannot run here"),
+        ("unet", "gpu: {unseen: warn}\n", "no such file"),
+        ("majority", "", "no such file"),
+    ],
+)
+def test_a_job_on_a_network_looks_before_it_reads_anything(tmp_path: Path, model: str, site: str, said: str) -> None:
+    """Without the GPU that Slurm gave it, a job stops first of all; else it goes on to miss its inputs."""
+    (tmp_path / "site.yaml").write_text(site)
+    names = ["--dataset", "brains", "--experiment", "tissue", "--model", model, "--fold", "0"]
+    command = [sys.executable, "-m", "gyri", "train", "--config", str(REPOSITORY / "config.yaml"), *names]
+    variables = {
+        "PYTHONPATH": str(REPOSITORY / "workflow"),
+        "SLURM_JOB_ID": "7",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and said in done.stderr
+    assert ("preflight: " in done.stderr) == (model == "unet"), "the line that says what is wrong"
+    assert done.stderr.startswith("job: slurm 7 on ")
+
+
 @pytest.mark.parametrize(("free", "status"), [(100, "ok"), (5, "warning"), (0.5, "FAILED")])
 def test_room_on_a_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: float, status: str) -> None:
     usage = namedtuple("usage", "total used free")
