@@ -16,7 +16,7 @@ import yaml
 from daemons import ACCOUNT, PARTITION, Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE_S = 240
+PATIENCE_S = 300
 # the plugin waits 40 s before it first looks after a job: too long for jobs of seconds
 FIRST_LOOK_S = 2
 Found = TypeVar("Found")

@@ -89,13 +89,13 @@ def test_requeued_and_signalled_trainings_go_on_where_they_were(untrained: Proje
 
 
 def test_a_training_outlives_its_node(untrained: Project, demo: Demo) -> None:
-    """The node is drained, its job killed without a warning, and the node given back later."""
+    """The node is drained, its training killed without a warning, and the node given back later."""
     cluster = untrained.cluster
     with snakemake(untrained, 0) as process:
         job = untrained.in_mid_training(training(0), STEP)
         cluster.call("scontrol", "update", f"nodename={cluster.node}", "state=drain", "reason=maintenance")
         try:
-            cluster.call("scancel", "--signal=KILL", str(job.number))
+            os.kill(untrained.sessions(job.number)[-1]["pid"], signal.SIGKILL)
             wait_for("a drained node", lambda: cluster.call("sinfo", "-h", "-o", "%T").strip() == "drained")
             wait_for("a second job", lambda: states(untrained.jobs(training(0))) == ["FAILED", "PENDING"])
         finally:
