@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gyri.config.load import BASELINES, load_config, parse_config, schema
+from gyri.config.load import BASELINES, load_config, parse_config
+from gyri.config.schema import schema
 from gyri.errors import ConfigError
 from gyri.settings import LATER_STAGES, ensembles, models, predict_settings, read_settings, run_folds, train_settings
 

@@ -52,7 +52,7 @@ def module_path(module: str) -> Path | None:
 
 def imports(path: Path) -> set[str]:
     """Modules of this package that a file imports, with the packages they lie in."""
-    return {name for name in _imported(path, path.stat().st_mtime_ns) if module_path(name) is not None}
+    return {name for name in _read(path, path.stat().st_mtime_ns)[0] if module_path(name) is not None}
 
 
 def closure(modules: Iterable[str], outside: Container[str] = OUTSIDE) -> list[str]:
@@ -84,7 +84,7 @@ def code_fingerprint(modules: Iterable[str]) -> str:
     for module in closure(modules):
         path = module_path(module)
         assert path is not None
-        parts += [module, _module_hash(path, path.stat().st_mtime_ns)]
+        parts += [module, _read(path, path.stat().st_mtime_ns)[1]]
         if path.name == "__init__.py" and path.parent != PACKAGE:
             parts += [f"{item.name}={sha256_file(item)}" for item in sorted(path.parent.iterdir()) if item.suffix in DATA_SUFFIXES]
     return sha256_text(*parts)[:16]
@@ -114,23 +114,17 @@ def verify_code(modules: Iterable[str], expected: str, before: Container[str] = 
 
 
 @functools.lru_cache(maxsize=1024)
-def _imported(path: Path, changed: int) -> frozenset[str]:
-    """Names that may be modules: what stands behind `from ... import` is one only where there is such a file."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
-    return frozenset(name for name in found if name.split(".")[0] == "gyri")
-
-
-@functools.lru_cache(maxsize=1024)
-def _module_hash(path: Path, changed: int) -> str:
+def _read(path: Path, changed: int) -> tuple[frozenset[str], str]:
+    """Names in a file that may be modules, for only a file tells what stands behind `from ... import`; and the hash of its code."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    names: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # a docstring, also one that explains a setting (an attribute docstring), computes nothing
             kept = [item for item in node.body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))]
             node.body = kept or [ast.Pass()]
-    return sha256_text(ast.dump(tree))
+    return frozenset(name for name in names if name.split(".")[0] == "gyri"), sha256_text(ast.dump(tree))

@@ -39,7 +39,7 @@ def check(options: argparse.Namespace) -> None:
 
 def schema(options: argparse.Namespace) -> None:
     """Print the JSON schema of configuration files."""
-    from gyri.config.load import schema as build_schema
+    from gyri.config.schema import schema as build_schema
 
     print(json.dumps(build_schema(), indent=1))
 

@@ -8,6 +8,6 @@ NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # of datasets, experiments and models: they b
 
 
 class Settings(BaseModel):
-    """A closed, immutable group of settings."""
+    """A closed, immutable group of settings; built when first used, since a job uses few of them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

@@ -16,7 +16,7 @@ from gyri.config.threads import Threads
 from gyri.config.training import Architecture
 from gyri.errors import ConfigError
 
-__all__ = ["BASELINES", "Config", "load_config", "parse_config", "schema"]
+__all__ = ["BASELINES", "Config", "load_config", "parse_config"]
 
 Name = Annotated[str, Field(pattern=NAME)]
 BASELINES = {
@@ -66,11 +66,6 @@ def parse_config(content: Any, path: Path) -> Config:
     if problems:
         raise ConfigError(problems)
     return _complete(config, path.resolve().parent)
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a configuration file, generated from these types."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
 def _complete(config: Config, folder: Path) -> Config:
