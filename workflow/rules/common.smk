@@ -124,6 +124,16 @@ def raw_files(wildcards):
     return listed_sources(wildcards.dataset)
 
 
+def urgency(wildcards):
+    """Networks before baselines, and both before what is short, so that no core waits at the end for a long training."""
+    return 1 if choose.is_baseline(CONFIG, wildcards.experiment, wildcards.model) else 2
+
+
+def measuring_threads(wildcards):
+    """Label maps are measured in several processes, everything else in one."""
+    return CONFIG.threads.evaluate if CONFIG.experiments[wildcards.experiment].task == "segmentation" else 1
+
+
 def dataset_of(wildcards):
     return CONFIG.experiments[wildcards.experiment].dataset
 

@@ -122,6 +122,7 @@ rule normalize_fold:
         provenance="results/datasets/{dataset}/fold-{fold}/provenance-normalize.json",
     log:
         "results/logs/datasets/{dataset}/normalize-fold-{fold}.log",
+    priority: 3  # every training of the fold waits for it
     container:
         IMAGES["tables"]
     resources:

@@ -19,6 +19,7 @@ rule train_model:
         provenance="results/{experiment}/{model}/fold-{fold}/seed-{seed}/provenance-train.json",
     log:
         "results/logs/{experiment}/{model}/train-fold-{fold}-seed-{seed}.log",
+    priority: urgency
     group:
         packed
     container:

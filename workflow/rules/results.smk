@@ -23,7 +23,7 @@ rule evaluate_experiment:
         "results/logs/{experiment}/evaluate.log",
     container:
         IMAGES["tables"]
-    threads: CONFIG.threads.evaluate
+    threads: measuring_threads
     resources:
         **needs(minutes=120, memory_mb=3000, per_thread_mb=1000),
     params:
