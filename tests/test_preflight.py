@@ -51,7 +51,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Answer]:
 
 
 def look(site: Site, threads: int = 2) -> dict[str, Check]:
-    return {check.name: check for check in slurm.look_at_slurm(site, threads, Path("/work"))}
+    wanted = {"preprocess": threads, "train": 8, "predict": 2}
+    return {check.name: check for check in slurm.look_at_slurm(site, wanted, Path("/work"))}
 
 
 def test_a_sound_cluster_is_all_ok(answers: dict[str, Answer]) -> None:
@@ -84,6 +85,9 @@ def test_what_slurm_would_refuse_or_keep_waiting(answers: dict[str, Answer], sit
 
 def test_more_threads_than_any_node_has(answers: dict[str, Answer]) -> None:
     assert "nodes have 64 processors" in str(look(Site(gpu=Gpu(request="none")), threads=65)["partition"])
+    assert look(Site(gpu=Gpu(partition="gpu", pack=6)))["gpu.partition"].status == "ok"
+    packed = look(Site(gpu=Gpu(partition="gpu", pack=7)))["gpu.partition"]
+    assert packed.status == "FAILED" and "nodes have 48 processors, a job wants 56" in packed.found
 
 
 def test_a_slurm_that_does_not_answer_ends_the_questions(answers: dict[str, Answer]) -> None:

@@ -55,6 +55,7 @@ def test_an_empty_file_and_a_numeric_account_are_fine(tmp_path: Path) -> None:
         ({"bind": ["data"]}, "absolute path"),
         ({"bind": ["/data,/more"]}, "without commas"),
         ({"bind": ["$GYRI_NOT_SET/data"]}, "variables are set"),
+        ({"bind": ["/opt/"]}, "do not have themselves"),
         ({"memory": -1}, "memory"),
         ("account: a\naccount: b\n", "twice"),
         ("- a list\n", "site.yaml"),
@@ -115,11 +116,13 @@ def test_folders_of_data_links_and_site_are_bound(tmp_path: Path, monkeypatch: p
     }
     config = parse_config(content, here / "config.yaml")
     assert set(data_folders(config)) == {data / "images", data, here / "brains"}
-    site = Site(bind=[str(tmp_path / "gone"), str(tmp_path / "more")])
+    (tmp_path / "fast").mkdir()
+    site = Site(bind=[str(tmp_path / "gone"), str(tmp_path / "more")], scratch=str(tmp_path / "fast"))
     assert set(bound_folders(site, config, here)) == {
         data,
         large / "results",
         tmp_path / "more",
+        tmp_path / "fast",
         tmp_path / "my_site.yaml",
     }
 

@@ -23,6 +23,8 @@ DEFAULT = Path("site.yaml")
 VARIABLE = "GYRI_SITE"  # names another file
 # what snakemake-executor-plugin-slurm 2.8.0 accepts as a type of GPU
 GPU_TYPE = re.compile(r"^[A-Za-z0-9_.]+$")
+# folders in which an image has files of its own: those of the machine would hide them
+OF_THE_IMAGE = ("/", "/bin", "/etc", "/lib", "/lib64", "/opt", "/sbin", "/usr", "/var")
 Name = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 
 
@@ -148,6 +150,9 @@ def _check(site: Site, file: str) -> list[Problem]:
         if not Path(path).is_absolute() or set(path) & set(",:$"):
             expected = "an absolute path without commas and colons, whose variables are set"
             problems.append(Problem(f"{file}: bind", f"`{folder}`", expected, "write the folder's whole path"))
+        elif os.path.normpath(path) in OF_THE_IMAGE:
+            expected = "a folder that images do not have themselves"
+            problems.append(Problem(f"{file}: bind", f"`{folder}`", expected, "name the folder below it that jobs read"))
     return problems
 
 
@@ -178,7 +183,8 @@ def bound_folders(site: Site, config: Config, here: Path) -> list[Path]:
     wanted += [here / "results", site_file().absolute()]
     wanted += [Path(folder) for folder in [site.scratch_folder()] if folder]
     wanted += [path.resolve() for path in wanted]
-    return outermost(path for path in wanted if path.exists() and not inside(path, [here, here.resolve()]))
+    seen = [here, here.resolve()]
+    return outermost(path for path in wanted if path.exists() and str(path) not in OF_THE_IMAGE and not inside(path, seen))
 
 
 def bind_variable(folders: Iterable[Path], before: str = "") -> str:

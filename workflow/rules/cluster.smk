@@ -1,6 +1,7 @@
 # What jobs ask of a cluster, and what they need there. No result depends on it: nothing here makes a job run again.
 import platform
 import signal
+from contextlib import suppress
 
 import snakemake_executor_plugin_slurm as slurm_plugin
 
@@ -20,6 +21,10 @@ def read_site():
 
 
 SITE = read_site()
+if SITE.scratch_folder():
+    with suppress(OSError):
+        # containers can be shown only what is there; a machine that submits jobs need not have it
+        Path(SITE.scratch_folder()).mkdir(parents=True, exist_ok=True)
 BOUND = bound_folders(SITE, CONFIG, Path.cwd())
 
 # containers see the working folder and /tmp; this variable adds the rest, for jobs of this process

@@ -60,7 +60,7 @@ def look(plan: Plan) -> Iterator[Check]:
     yield machine.disk("results", here / "results")
     if plan.slurm:
         yield from look_at_profile(here)
-        yield from look_at_slurm(plan.site, max(threads.values()), here)
+        yield from look_at_slurm(plan.site, threads, here)
     else:
         yield machine.cores(threads)
         yield machine.shared_memory()

@@ -32,12 +32,12 @@ def questions() -> dict[str, list[str]]:
     }
 
 
-def look_at_slurm(site: Site, threads: int, here: Path) -> Iterator[Check]:
+def look_at_slurm(site: Site, threads: Mapping[str, int], here: Path) -> Iterator[Check]:
     """Everything about Slurm.
 
     Args:
         site: what will be asked for.
-        threads: the most of any job.
+        threads: of a job, by stage.
         here: the working folder.
 
     Yields:
@@ -54,11 +54,10 @@ def look_at_slurm(site: Site, threads: int, here: Path) -> Iterator[Check]:
     yield accounting(answers["accounting"])
     yield account(site, answers["accounts"])
     nodes = read_nodes(answers["nodes"].text) if answers["nodes"].good else []
-    chosen = {"partition": site.partition}
+    yield partition("partition", site.partition, partitions, site, nodes, max(threads.values()))
     if site.gpu.request != "none":
-        chosen["gpu.partition"] = site.gpu.partition or site.partition
-    for key, name in chosen.items():
-        yield partition(key, name, partitions, site, nodes, threads)
+        most = max(threads["train"] * site.gpu.pack, threads["predict"])
+        yield partition("gpu.partition", site.gpu.partition or site.partition, partitions, site, nodes, most)
     yield from earlier_jobs(answers["earlier"], here)
 
 
