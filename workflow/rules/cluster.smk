@@ -3,8 +3,6 @@ import platform
 import signal
 from contextlib import suppress
 
-import snakemake_executor_plugin_slurm as slurm_plugin
-
 from gyri import preflight
 from gyri.preflight.slurm import plain_states
 from gyri.site import bind_variable, bound_folders, check_bind, load_site
@@ -34,7 +32,10 @@ os.environ.update(APPTAINER_BIND=bind_variable(BOUND, os.getenv("APPTAINER_BIND"
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 # a job that somebody cancelled must count as failed, not as running
-slurm_plugin.query_job_status = plain_states(slurm_plugin.query_job_status)
+with suppress(ModuleNotFoundError):
+    import snakemake_executor_plugin_slurm as slurm_plugin
+
+    slurm_plugin.query_job_status = plain_states(slurm_plugin.query_job_status)
 
 
 def is_network(wildcards):
