@@ -25,8 +25,10 @@ if SITE.scratch_folder():
         Path(SITE.scratch_folder()).mkdir(parents=True, exist_ok=True)
 BOUND = bound_folders(SITE, CONFIG, Path.cwd())
 
-# containers see the working folder and /tmp; this variable adds the rest, for jobs of this process
-os.environ.update(APPTAINER_BIND=bind_variable(BOUND, os.getenv("APPTAINER_BIND", "")))
+# containers see the working folder and /tmp; this variable adds the rest, for jobs of this process. What the user had in it is kept aside: a job
+# inherits the variable of the machine that submitted it, whose folders need not be on its node
+os.environ.update(GYRI_BIND_BEFORE=os.getenv("GYRI_BIND_BEFORE", os.getenv("APPTAINER_BIND", "")))
+os.environ.update(APPTAINER_BIND=bind_variable(BOUND, os.getenv("GYRI_BIND_BEFORE", "")))
 
 # a training saves its state and stops on USR1; the snakemake around it, which knows no such signal, must outlive it
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
