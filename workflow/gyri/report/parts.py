@@ -29,6 +29,7 @@ class Table:
         caption: said by screen readers.
         classes: of the table element.
         row_classes: one per row, or none.
+        row_models: the model that each row is about (several: separated by a blank), or none; the row vanishes with it.
     """
 
     columns: list[str]
@@ -36,6 +37,7 @@ class Table:
     caption: str
     classes: str = ""
     row_classes: list[str] = field(default_factory=list)
+    row_models: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -88,7 +90,9 @@ def html_table(table: Table) -> Markup:
         for name, cell in zip(table.columns, row, strict=True):
             kind = _class("n" if name.startswith("#") else "")
             cells.append(f"<td{kind}>{escape(cell)}</td>")
-        body.append(f"<tr{_class(table.row_classes[index] if table.row_classes else '')}>{''.join(cells)}</tr>")
+        about = _class(table.row_classes[index] if table.row_classes else "")
+        about += f' data-model="{escape(table.row_models[index])}"' if table.row_models else ""
+        body.append(f"<tr{about}>{''.join(cells)}</tr>")
     name = f'<caption class="unseen">{escape(table.caption)}</caption>'
     return Markup(
         f"<table{_class(table.classes)}>{name}<thead><tr>{''.join(head)}</tr></thead><tbody>{''.join(body)}</tbody></table>"

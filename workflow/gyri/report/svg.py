@@ -2,11 +2,17 @@
 
 Shapes carry classes instead of colours, so that the page's style sheet (light, dark, print) colours them, and a figure is the
 same bytes every time. matplotlib would need 0.8 s to import and 30 kB per panel, and its colours could not follow the page.
+
+Readers can hide models. Whatever belongs to one model says so, and the page's script does the rest:
+marks (with their labels) are drawn inside `with drawing.model(name):`; a panel that is wholly about one model ends with
+`drawing.render("chart", model=name)`; a table gives `row_models`, one name per row. Something about two models, such as a difference,
+gives both, separated by a blank. Names are those of `source.settings.models` and `.ensembles`, not labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from markupsafe import Markup, escape
 
@@ -63,6 +69,13 @@ class Drawing:
         inner = (f"<title>{escape(tip)}</title>" if tip else "") + (str(escape(text)) if text is not None else "")
         self.parts.append(f"<{tag} {pairs}>{inner}</{tag}>" if inner else f"<{tag} {pairs}/>")
 
+    @contextmanager
+    def model(self, name: str) -> Iterator[None]:
+        """What is drawn inside belongs to a model (to several: names separated by a blank) and vanishes when it is hidden."""
+        self.parts.append(f'<g data-model="{escape(name)}">')
+        yield
+        self.parts.append("</g>")
+
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str, tip: str = "") -> None:
         """A straight line."""
         self.add("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": kind}, tip=tip)
@@ -102,9 +115,15 @@ class Drawing:
         box: dict[str, str | float] = {"x": x, "y": y, "width": width, "height": height, "preserveAspectRatio": "none"}
         self.add("image", {**box, "href": f"data:image/png;base64,{png}"})
 
-    def render(self, kind: str = "") -> Markup:
-        """The SVG element; it shrinks with the page and grows a little to fill its column."""
+    def render(self, kind: str = "", model: str = "") -> Markup:
+        """The SVG element; it shrinks with the page and grows a little to fill its column.
+
+        Args:
+            kind: class of the element.
+            model: the one that all of the drawing is about, so that the panel vanishes with it.
+        """
         size = f'viewBox="0 0 {number(self.width)} {number(self.height)}" style="max-width:{number(self.width * STRETCH)}px"'
         classes = f' class="{kind}"' if kind else ""
+        classes += f' data-model="{escape(model)}"' if model else ""
         # every text in parts went through escape()
         return Markup(f"<svg {size}{classes}>{''.join(self.parts)}</svg>")
