@@ -125,8 +125,10 @@ def raw_files(wildcards):
 
 
 def urgency(wildcards):
-    """Networks before baselines, and both before what is short, so that no core waits at the end for a long training."""
-    return 1 if choose.is_baseline(CONFIG, wildcards.experiment, wildcards.model) else 2
+    """Networks before baselines, those with a value for each voxel first, and all before what is short: no core waits at the end for a long training."""
+    if choose.is_baseline(CONFIG, wildcards.experiment, wildcards.model):
+        return 1
+    return 3 if CONFIG.experiments[wildcards.experiment].task == "segmentation" else 2
 
 
 def measuring_threads(wildcards):
