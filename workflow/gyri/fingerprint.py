@@ -18,7 +18,15 @@ from gyri.io import sha256_file, sha256_text
 
 PACKAGE = Path(__file__).resolve().parent
 # the door, the planner of settings and the bookkeeping: they decide what is called and write down that it was, but compute no result
-BOOKKEEPING = ("gyri.accelerator", "gyri.environment", "gyri.fingerprint", "gyri.provenance", "gyri.selftest", "gyri.settings")
+BOOKKEEPING = (
+    "gyri.accelerator",
+    "gyri.environment",
+    "gyri.fingerprint",
+    "gyri.provenance",
+    "gyri.selftest",
+    "gyri.settings",
+    "gyri.warned",
+)
 OUTSIDE = {
     "gyri.__main__",
     "gyri.cli",

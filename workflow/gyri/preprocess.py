@@ -28,6 +28,7 @@ from gyri.progress import Progress
 from gyri.transforms.packing import allocate, sha256_row, write_row
 from gyri.transforms.prepare import extent, header_extent, prepare, same_grid
 from gyri.types import Affine, LabelMap, Shape3
+from gyri.warned import join, shared
 
 SHAPE_MULTIPLE = 8  # three halvings, as most encoders do
 QUEUED_PER_WORKER = 4
@@ -138,7 +139,7 @@ def _workers(count: int) -> contextlib.AbstractContextManager[ProcessPoolExecuto
     """Worker processes, or None for one thread, which works in this process."""
     if count <= 1:
         return contextlib.nullcontext()
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), join, shared())
 
 
 def _run_all(pool: ProcessPoolExecutor | None, task: Task, job: Job, rows: list[dict[str, Any]], title: str) -> list[Any]:

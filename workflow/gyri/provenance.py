@@ -7,17 +7,22 @@ import datetime
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gyri import __version__
 from gyri.io import sha256_file, write_json
+from gyri.warned import noticed, without_paths
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "nibabel", "nilearn", "SimpleITK", "torch", "snakemake")
+COMMIT, CALL = "GYRI_COMMIT", "GYRI_CALL"
+"""Environment variables in which snakemake tells its jobs, which need not have git, what it was started from and how."""
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
@@ -34,13 +39,20 @@ def recorded(path: Path, job: dict[str, Any], inputs: list[Path]) -> Iterator[di
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     facts: dict[str, Any] = {}
-    yield facts
+    with noticed() as caught:
+        yield facts
+        found = caught.listed()
     record = {
         **job,
+        "warnings": found,
+        "commit": commit(),
+        "call": os.environ.get(CALL) or "not recorded",
         "inputs": {str(item): sha256_file(item) for item in inputs if item.is_file() and item.stat().st_size <= 64 << 20},
         "versions": versions(),
         "device": facts.get("device", "cpu"),
         "host_kind": host_kind(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_total_mb": memory_total_mb(),
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
         "startup_seconds": round(process_age() - (time.monotonic() - clock), 3),
@@ -50,6 +62,43 @@ def recorded(path: Path, job: dict[str, Any], inputs: list[Path]) -> Iterator[di
         "facts": facts,
     }
     write_json(path, record)
+
+
+def commit() -> str:
+    """The git commit of the code with `+changes` where files of it were changed since; what the planner found, where it tells."""
+    told = os.environ.get(COMMIT)
+    if told:
+        return told
+    try:
+        top = _git("rev-parse", "--show-toplevel")
+        if Path(top).resolve() != REPOSITORY:
+            return "not recorded"  # a copy that lies inside another repository
+        return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "not recorded"
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+
+def tell_jobs(arguments: Sequence[str]) -> None:
+    """Put commit and command line into the environment for the jobs of this process, unless a process above it has done so.
+
+    Args:
+        arguments: the command line; only names of files are kept, since pages show it.
+    """
+    os.environ.setdefault(COMMIT, commit())
+    words = [Path(word).name if os.sep in word and Path(word).is_absolute() else word for word in arguments]
+    os.environ.setdefault(CALL, without_paths(" ".join(words)))
+
+
+def memory_total_mb() -> int | None:
+    """Memory of the machine in MB; None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return None
 
 
 def process_age() -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from gyri.environment import check_versions, found_versions
 from gyri.errors import DeviceError, Problem
 from gyri.progress import log
+from gyri.warned import note
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,10 @@ def before_start(versions: Literal["strict", "warn"]) -> None:
 
     cuda = torch.cuda.is_available()
     if cuda or os.environ.get("GYRI_IMAGE"):
-        log(check_versions(versions))
+        told = check_versions(versions)
+        log(told)
+        if told.startswith("WARNING"):
+            note(told)
     if cuda:
         began = time.monotonic()
         self_test(torch.device("cuda"))

@@ -18,6 +18,7 @@ from gyri.errors import GyriError
 from gyri.fingerprint import code_fingerprint
 from gyri.io import canonical_json
 from gyri.layout import Layout
+from gyri.provenance import tell_jobs
 
 LAYOUT = Layout(Path("results"))
 IMAGES = {"torch": "containers/torch.sif", "tables": "containers/tables.sif"}
@@ -30,6 +31,8 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.env
 os.environ.update(
     {f"GYRI_{name}": os.environ[f"SLURM_{name}"] for name in ("JOB_END_TIME", "RESTART_COUNT") if f"SLURM_{name}" in os.environ}
 )
+# provenance names the commit and the call; git need not be where jobs run
+tell_jobs(["snakemake", *sys.argv[1:]])
 if CONTAINERS:
     os.environ.update(apptainer_environment())
 

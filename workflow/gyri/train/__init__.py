@@ -26,6 +26,7 @@ from gyri.train.schedule import Schedule
 from gyri.train.signals import Stop, stop_signals
 from gyri.transforms.spatial import SpatialRecord, spacing
 from gyri.usage import total
+from gyri.warned import so_far
 
 CONDITIONS = ("torch", "device", "cuda", "cudnn")  # models that differ in these are neither ranked nor averaged
 FILES = ("weights.safetensors", "last.safetensors", "history.tsv", "model.json")
@@ -127,7 +128,7 @@ def _train(
         facts = fit_baseline(job, checkpoints, lock)
     write_json(checkpoints.folder / "model.json", _card(job, store, names, facts))
     lock.check()
-    checkpoints.finish(FILES, {**facts, **job.facts()})
+    checkpoints.finish(FILES, {**facts, **job.facts(), "warnings": so_far()})
 
 
 def _card(job: Job, store: Store, names: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
