@@ -39,6 +39,10 @@ def forest(source: Source) -> Reportlet:
     name = HEADLINE[source.settings.task]
     runs = _runs(source, name)
     notes = [f"{sizes(rows.iloc[0])} for every model." if _same_size(rows) else "n differs between models: see the rows."]
+    if rows["ranking"].nunique() > 1:
+        notes.append(
+            "Models in different blocks were trained under different versions or kinds of device: they are not ranked against each other."
+        )
     listed = [f"{row['label']}: {estimate(row['value'], row['ci_low'], row['ci_high'])}" for _, row in rows.iterrows()]
     return Reportlet(
         alt=f"Forest plot of the {metric(name).label}, out of fold. " + "; ".join(listed),
@@ -157,16 +161,22 @@ def _forest(source: Source, rows: pd.DataFrame, runs: pd.DataFrame, name: str, w
     best = _best_baseline(rows, name)
     if best is not None:
         drawing.line(axes.px(best), top - 4, axes.px(best), bottom, "reference", f"best baseline: {best:.4g}")
-    split = False
+    blocks = _blocks(rows)
     for index, (_, row) in enumerate(rows.iterrows()):
         middle = top + row_height * (index + (0.42 if beside else 0.6))
-        if index and not split and row["kind"] == "baseline" and (rows["kind"].iloc[index:] == "baseline").all():
+        if index and blocks[index] != blocks[index - 1]:
             drawing.line(0, top + row_height * index, width, top + row_height * index, "rule")
-            split = True
         where = (12.0, middle + 4, width - 8.0, middle + 4) if beside else (12.0, middle - 13, width - 12.0, middle - 13)
         _row(axes, row, runs, middle, source.colour(row["model"]))
         _words(drawing, row, texts[index], where, left if beside else right - text_width(texts[index]))
     return drawing.render("chart")
+
+
+def _blocks(rows: pd.DataFrame) -> list[str]:
+    """What keeps rows together between two rules: models that may be ranked against each other, and baselines."""
+    last = (rows["kind"] == "baseline").iloc[::-1].cummin().iloc[::-1]  # baselines that only baselines follow
+    numbers = rows["ranking"] if "ranking" in rows else [0] * len(rows)
+    return ["baselines" if alone else str(number) for alone, number in zip(last, numbers, strict=True)]
 
 
 def _digits(row: pd.Series, digits: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import pandas as pd
 from markupsafe import Markup
@@ -146,7 +147,10 @@ def of_metric(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def headline(source: Source) -> pd.DataFrame:
-    """The headline metric of every model, baselines last and otherwise best first, with the columns `kind` and `label`.
+    """The headline metric of every model, with the columns `kind`, `label` and `ranking`.
+
+    Baselines stand last. The others stand best first, but only among those that may be ranked against each other: these have the
+    same number in `ranking`, and other numbers follow in the order of the configuration.
 
     Raises:
         Missing: no model has it.
@@ -159,11 +163,52 @@ def headline(source: Source) -> pd.DataFrame:
     rows["label"] = [source.label(model) for model in rows["model"]]
     rows["place"] = rows["value"] * (1 if metric(name).better < 0 else -1)
     rows["last"] = rows["kind"] == "baseline"
-    return rows.sort_values(["last", "place", "model"]).drop(columns=["last", "place"]).reset_index(drop=True)
+    found = {model: number for number, group in enumerate(alike(source)) for model in group}
+    rows["ranking"] = [found.get(model, 0) for model in rows["model"]]
+    return rows.sort_values(["last", "ranking", "place", "model"]).drop(columns=["last", "place"]).reset_index(drop=True)
+
+
+def alike(source: Source) -> list[list[str]]:
+    """Trained models and ensembles in groups: those of one group were trained alike, or may be compared by override.
+
+    Models of different groups were trained under different versions or kinds of device, and are not ranked against each other.
+    """
+    refused = _refused(source)
+    groups: list[list[str]] = []
+    for model in [*source.networks, *source.settings.ensembles]:
+        home = next((group for group in groups if not any(frozenset((model, other)) in refused for other in group)), None)
+        if home is None:
+            groups.append([model])
+        else:
+            home.append(model)
+    return groups
+
+
+def _refused(source: Source) -> set[frozenset[str]]:
+    """Pairs of models that the evaluation did not compare; where its table is not there, those whose provenance differs."""
+    try:
+        rows = source.of_experiment("comparisons.tsv")
+    except Missing:
+        return _different(source)
+    chosen = rows[rows["note"].fillna("").astype(str).str.startswith("not compared")]
+    return {frozenset(pair) for pair in chosen[["first", "second"]].itertuples(index=False, name=None)}
+
+
+def _different(source: Source) -> set[frozenset[str]]:
+    """Pairs of trained models with different torch, CUDA, cuDNN or device in their provenance."""
+    seen: dict[str, set[str]] = {model: set() for model in source.networks}
+    for record in source.provenance:
+        if record.get("stage") == "train" and record.get("model") in seen:
+            versions = record.get("versions") or {}
+            under = [versions.get(name) for name in ("torch", "cuda", "cudnn")]
+            seen[record["model"]].add(f"{under} {record.get('device')}")
+    for name, members in source.settings.ensembles.items():
+        seen[name] = {text for model, _ in members for text in seen.get(model, set())}
+    return {frozenset(pair) for pair in combinations(seen, 2) if len(seen[pair[0]] | seen[pair[1]]) > 1}
 
 
 def best_models(source: Source) -> tuple[pd.Series | None, pd.Series | None]:
-    """The best network or ensemble, and the best baseline."""
+    """The best network or ensemble (of the first group of `alike`), and the best baseline."""
     rows = headline(source)
     baseline = rows["kind"] == "baseline"
     chosen = [part.iloc[0] if len(part) else None for part in (rows[~baseline], rows[baseline])]
@@ -196,38 +241,44 @@ def _phrase(row: pd.Series, digits: int) -> Markup:
 
 
 def sentence(source: Source) -> Markup:
-    """The answer in words, written from metrics.tsv."""
-    best, baseline = best_models(source)
-    name = metric(HEADLINE[source.settings.task])
-    row = best if best is not None else baseline
-    assert row is not None
-    digits = shared_digits(headline(source))
-    parts = [
-        Markup("{}<strong>{}</strong> reaches {} {} of {} ({}){}.").format(
-            "The ensemble " if row["kind"] == "ensemble" else "",
-            row["label"],
-            "an" if name.label[0] in "aeiouAEIOUR" else "a",
-            name.label,
-            _phrase(row, digits),
-            sizes(row),
-            _rank(source, name),
-        )
-    ]
-    if best is not None and baseline is not None:
+    """The answer in words, written from metrics.tsv. Models that may not be ranked against each other are named apart."""
+    rows = headline(source)
+    trained, (_, baseline) = rows[rows["kind"] != "baseline"], best_models(source)
+    name, digits = metric(HEADLINE[source.settings.task]), shared_digits(rows)
+    best = [group.iloc[0] for _, group in trained.groupby("ranking", sort=True)]
+    parts = []
+    if len(best) > 1:
         parts.append(
-            Markup("The best baseline, {}, reaches {}. {}").format(
-                baseline["label"], _phrase(baseline, digits), _comparison(source, best, baseline, name.better)
+            Markup("Not all models were trained under the same versions and kind of device, so they are not ranked as one.")
+        )
+    for row in best or [baseline]:
+        assert row is not None
+        parts.append(
+            Markup("{}<strong>{}</strong> reaches {} {} of {} ({}){}.").format(
+                "The ensemble " if row["kind"] == "ensemble" else "",
+                row["label"],
+                "an" if name.label[0] in "aeiouAEIOUR" else "a",
+                name.label,
+                _phrase(row, digits),
+                sizes(row),
+                _rank(trained[trained["ranking"] == row["ranking"]], name, len(best) > 1),
             )
         )
-    elif best is not None:
+    if best and baseline is not None:
+        parts.append(Markup("The best baseline, {}, reaches {}.").format(baseline["label"], _phrase(baseline, digits)))
+        for row in best:
+            start = Markup("{}: ").format(row["label"]) if len(best) > 1 else Markup("")
+            parts.append(start + _comparison(source, row, baseline, name.better))
+    elif best:
         parts.append(Markup("No baseline has this metric, so nothing says whether this is more than a trivial model reaches."))
     return Markup(" ").join(parts)
 
 
-def _rank(source: Source, name: Metric) -> str:
-    count = int((headline(source)["kind"] != "baseline").sum())
+def _rank(rows: pd.DataFrame, name: Metric, several: bool) -> str:
+    if len(rows) < 2:
+        return ""
     word = "lowest" if name.better < 0 else "highest"
-    return f", the {word} of {count} trained models and ensembles" if count > 1 else ""
+    return f", the {word} of {len(rows)} " + ("that were trained alike" if several else "trained models and ensembles")
 
 
 def _comparison(source: Source, best: pd.Series, baseline: pd.Series, better: int) -> str:
@@ -235,6 +286,8 @@ def _comparison(source: Source, best: pd.Series, baseline: pd.Series, better: in
         return "Without intervals the two cannot be compared."
     if better * (best["value"] - baseline["value"]) <= 0:
         return "The baseline is at least as good: nothing was gained by training."
+    if frozenset((best["model"], baseline["model"])) in _refused(source):
+        return "The two are not compared: trained under different versions or kinds of device."
     tested = _tested(source, best["model"], baseline["model"])
     if tested is not None:
         p = "p < 0.001" if tested["p_holm"] < 0.001 else f"p = {tested['p_holm']:.3f}"
