@@ -198,6 +198,8 @@ def report_settings(config: Config, experiment: str) -> ReportSettings:
         baselines=baselines(config, experiment),
         task=chosen.task,
         target=target_column(chosen),
+        hash_ids=config.report.hash_ids,
+        id_seed=config.seed,
     )
 
 

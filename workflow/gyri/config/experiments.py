@@ -106,6 +106,13 @@ class EvaluateSettings(Settings):
     """Compare models of which some were trained in micro-batches that made another training of them."""
 
 
+class Report(Settings):
+    """What the pages show."""
+
+    hash_ids: bool = False
+    """Show pseudonyms (hashes salted with `seed`) in the place of image, participant and group ids, in report.json too."""
+
+
 class ReportSettings(Settings):
     """What the stage `report` is told of one experiment."""
 
@@ -121,6 +128,10 @@ class ReportSettings(Settings):
     baselines: list[str]
     task: Task
     target: str
+    hash_ids: bool = False
+    """Pseudonyms stand in the place of image, participant and group ids."""
+    id_seed: int = 0
+    """Salt of the pseudonyms."""
 
 
 class IndexSettings(Settings):

@@ -10,7 +10,7 @@ from pydantic import Field
 from gyri.config.base import NAME, Settings
 from gyri.config.checks import cross_check
 from gyri.config.datasets import AnyDataset
-from gyri.config.experiments import Experiment
+from gyri.config.experiments import Experiment, Report
 from gyri.config.reading import expand, read_yaml, validate
 from gyri.config.threads import Threads
 from gyri.config.training import Architecture
@@ -37,6 +37,7 @@ class Config(Settings):
     """Datasets by name."""
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
     """Experiments by name."""
+    report: Report = Report()
     threads: Threads = Threads()
     versions: Literal["strict", "warn"] = "strict"
     """What a job on a network does that finds another torch, CUDA or cuDNN than locked: stop, or warn and go on."""
