@@ -24,7 +24,9 @@ def run(settings: ReportSettings, layout: Layout) -> dict[str, Any]:
     Returns:
         Facts for provenance: bytes of the page, parts that are missing, checks that deserve a look.
     """
-    text, content = page_and_twin(Source(settings, layout))
+    source = Source(settings, layout)
+    text, content = page_and_twin(source)
+    text, content = source.names.page(text), source.names.content(content)
     write_json(layout.experiment(settings.experiment, "report.json"), content)
     write_text(layout.experiment(settings.experiment, "report.html"), text)
     states = [check["state"] for check in content["checks"]]
@@ -48,7 +50,9 @@ def run_index(settings: list[ReportSettings], layout: Layout, title: str) -> dic
         Facts for provenance: bytes of the page, number of experiments.
     """
     sources = [Source(item, layout) for item in settings]
-    text = index_page(sources, title)
-    write_json(layout.root / "report.json", index_twin(sources, title))
+    text, content = index_page(sources, title), index_twin(sources, title)
+    for source in sources:
+        text, content = source.names.page(text), source.names.content(content)
+    write_json(layout.root / "report.json", content)
     write_text(layout.root / "report.html", text)
     return {"bytes": len(text.encode()), "experiments": len(sources)}

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gyri.errors import DataError
-from gyri.io import read_array
+from gyri.report.cases import Case, packed_case, segmented_case
 from gyri.report.parts import Missing, Reportlet
 from gyri.report.results import chosen_model, rounded
 from gyri.report.source import Source
@@ -24,34 +21,9 @@ PLANES = (("sagittal", 0, "P", "A"), ("coronal", 1, "L", "R"), ("axial", 2, "L",
 """Plane, axis it cuts, and the letters at its left and right edge; the patient's right is at the right of the picture."""
 WIDTH, HEIGHT, GAP = 900.0, 260.0, 10.0
 """Room for the three planes of a case beside each other, and between them, in px; all have the same scale."""
-MARGIN_MM = 10.0
-"""Room around the labels, in mm; nothing beyond it is shown."""
-FACELESS_MM = 100.0
-"""A picture whose longest edge is shorter cannot hold a face; in longer ones, voxels beyond the margin are blacked out."""
 MOST_PIXELS = 320
 """Longer edge of an embedded picture, in pixels; finer ones are thinned out."""
 CASES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image cut out around its labels, in RAS+ order.
-
-    Args:
-        image: (X, Y, Z) grey values.
-        truth: (X, Y, Z) labels.
-        prediction: (X, Y, Z) labels.
-        spacing: voxel edges in mm.
-        outside: predicted voxels beyond the cut.
-        oriented: whether left and right are known (they are not in PNG and TIFF).
-    """
-
-    image: NDArray[np.floating]
-    truth: NDArray[np.integer]
-    prediction: NDArray[np.integer]
-    spacing: tuple[float, float, float]
-    outside: int
-    oriented: bool = True
 
 
 def segmentation_gallery(source: Source) -> Reportlet:
@@ -68,7 +40,7 @@ def segmentation_gallery(source: Source) -> Reportlet:
             problems.append(f"{image_id}: no row in predictions.tsv")
             continue
         try:
-            case = load_case(source, image_id, str(predictions.loc[image_id, "prediction"]))
+            case = segmented_case(source, image_id, str(predictions.loc[image_id, "prediction"]))
         except (DataError, Missing, OSError, ValueError, KeyError) as error:
             reason = error.problems[0].got if isinstance(error, DataError) else str(error)
             problems.append(f"{image_id} ({name}): {reason}")
@@ -121,75 +93,6 @@ def case_scores(source: Source, model: str) -> pd.DataFrame:
     )
 
 
-def load_case(source: Source, image_id: str, prediction: str) -> Case:
-    """Read one image with truth and prediction and cut it out around the truth.
-
-    Args:
-        source: the experiment.
-        image_id: of the cohort.
-        prediction: path of the map below the experiment's folder.
-    """
-    from gyri.images import NIFTI, channel_columns, load_labels, load_row, suffix_of, verify_row
-
-    facts = source.description
-    rows = source.cohort[source.cohort["image_id"] == image_id]
-    if rows.empty:
-        raise Missing("not in cohort.tsv")
-    row: dict[str, Any] = {str(key): ("" if pd.isna(value) else value) for key, value in rows.iloc[0].items()}
-    root, spacing = Path(facts["root"]), facts.get("spacing_mm")
-    verify_row(row, root)
-    image, affine = load_row(row, facts)
-    truth, _ = load_labels(root / row[source.settings.target], facts.get("volume"), spacing)
-    said, _ = load_labels(source.layout.experiment(source.settings.experiment, prediction), None, spacing)
-    if truth.shape != image.shape[1:] or said.shape != truth.shape:
-        raise Missing(f"image {image.shape[1:]}, truth {truth.shape} and prediction {said.shape} lie on different grids")
-    oriented = all(suffix_of(row[name]) in NIFTI for name in channel_columns(row) if row[name])
-    if not oriented:
-        # rows of a picture run from top to bottom
-        affine = affine @ np.diag([1.0, -1.0, 1.0, 1.0])
-    volumes = [_canonical(volume, affine) for volume in (image[0], np.rint(truth).astype(np.int32), np.rint(said).astype(np.int32))]
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    order = _axis_order(affine)
-    case = cut(volumes[0], volumes[1], volumes[2], (float(sizes[order[0]]), float(sizes[order[1]]), float(sizes[order[2]])))
-    return replace(case, oriented=oriented)
-
-
-def _axis_order(affine: NDArray[np.floating]) -> list[int]:
-    """Stored axis that runs mostly along X, Y and Z."""
-    import nibabel
-
-    orientation = nibabel.io_orientation(affine)
-    return [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
-
-
-def _canonical(volume: NDArray[Any], affine: NDArray[np.floating]) -> NDArray[Any]:
-    """The volume in RAS+ order, without resampling."""
-    import nibabel
-
-    return nibabel.apply_orientation(volume, nibabel.io_orientation(affine))
-
-
-def cut(image: NDArray, truth: NDArray, prediction: NDArray, spacing: tuple[float, float, float]) -> Case:
-    """Cut a case out around its true labels (its predicted ones where there is no truth), so that no face is shown."""
-    marked = truth if truth.any() else prediction
-    if not marked.any():
-        raise Missing("neither truth nor prediction has any labelled voxel")
-    box = []
-    for axis in range(3):
-        there = np.flatnonzero(marked.any(axis=tuple(other for other in range(3) if other != axis)))
-        margin = int(np.ceil(MARGIN_MM / spacing[axis]))
-        box.append(slice(max(int(there[0]) - margin, 0), min(int(there[-1]) + margin + 1, truth.shape[axis])))
-    inside = tuple(box)
-    outside = int((prediction > 0).sum() - (prediction[inside] > 0).sum())
-    shown = image[inside]
-    if max(size * edge for size, edge in zip(shown.shape, spacing, strict=True)) >= FACELESS_MM:
-        from scipy.ndimage import distance_transform_edt
-
-        far = distance_transform_edt(marked[inside] == 0, sampling=spacing) > MARGIN_MM
-        shown = np.where(far, np.nanmin(shown), shown)
-    return Case(shown, truth[inside], prediction[inside], spacing, outside)
-
-
 def _block(heading: str, image_id: str, row: pd.Series, case: Case) -> Markup:
     line = Markup('<p class="case"><strong>{}</strong> <span>{} · fold {}</span></p>').format(heading, image_id, row["fold"])
     return Markup('<div class="block">{}{}</div>').format(line, planes(case))
@@ -239,7 +142,7 @@ def png(grey: NDArray, volume: NDArray) -> str:
 
     finite = volume[np.isfinite(volume)]
     low, high = np.percentile(finite, [1, 99.5]) if finite.size else (0.0, 1.0)
-    scaled = np.clip((np.nan_to_num(grey) - low) / max(float(high - low), 1e-9), 0, 1)
+    scaled = np.clip((np.nan_to_num(grey, nan=low) - low) / max(float(high - low), 1e-9), 0, 1)
     pixels = np.rint(scaled * 255).astype(np.uint8).T[::-1]
     step = max(1, -(-max(pixels.shape) // MOST_PIXELS))
     buffer = io.BytesIO()
@@ -278,21 +181,19 @@ def _line_mark(kind: str) -> Markup:
 
 
 def case_slices(source: Source, image_ids: list[str]) -> dict[str, Markup]:
-    """Middle axial slice of images on the network's grid; axial ones show no profile of a face."""
-    folder = source.layout.dataset(source.settings.dataset)
-    if not (folder / "images.npy").is_file():
-        raise Missing("images.npy is not there")
-    record = source.json(folder / "images.json")
-    rows = {item["image_id"]: index for index, item in enumerate(record["rows"])}
-    images = read_array(folder / "images.npy")
+    """Axial slice through the middle of what may be shown of images, on the network's grid."""
     found = {}
     for image_id in image_ids:
-        if image_id not in rows:
+        try:
+            case = packed_case(source, image_id)
+        except Missing:
+            if not source.layout.dataset(source.settings.dataset, "images.npy").is_file():
+                raise
             continue
-        volume = np.asarray(images[rows[image_id], 0], np.float32)
-        grey = volume[:, :, volume.shape[2] // 2]
-        scale = 110.0 / max(grey.shape)
-        drawing = Drawing(grey.shape[0] * scale, grey.shape[1] * scale)
-        drawing.picture(0, 0, drawing.width, drawing.height, png(grey, volume))
+        grey = case.image[:, :, case.image.shape[2] // 2]
+        width, height = grey.shape[0] * case.spacing[0], grey.shape[1] * case.spacing[1]
+        scale = 110.0 / max(width, height)
+        drawing = Drawing(width * scale, height * scale)
+        drawing.picture(0, 0, drawing.width, drawing.height, png(grey, case.image))
         found[image_id] = drawing.render("brain")
     return found

@@ -13,6 +13,7 @@ from gyri.errors import DataError
 from gyri.io import read_json
 from gyri.layout import Layout
 from gyri.report.parts import Missing
+from gyri.report.privacy import Names
 from gyri.tables import read_table
 
 COLOURS = 6
@@ -29,6 +30,9 @@ class Source:
 
     def __init__(self, settings: ReportSettings, layout: Layout):
         self.settings, self.layout = settings, layout
+        self.names = Names(str(settings.id_seed) if settings.hash_ids else None)
+        for folder in (layout.root.resolve(), Path.home()):
+            self.names.hide(folder)
 
     # ── files ──
     def table(self, path: Path, kind: str | None = None) -> pd.DataFrame:
@@ -36,7 +40,7 @@ class Source:
         if not path.is_file():
             raise Missing(f"{self.name(path)} is not there")
         try:
-            return read_table(path, kind)
+            return self.names.table(read_table(path, kind))
         except DataError as error:
             raise Missing(f"{self.name(path)}: {error.problems[0].got}") from error
 
@@ -97,7 +101,9 @@ class Source:
     @cached_property
     def description(self) -> dict[str, Any]:
         """dataset.json."""
-        return self.json(self.layout.dataset(self.settings.dataset, "dataset.json"))
+        found = self.json(self.layout.dataset(self.settings.dataset, "dataset.json"))
+        self.names.hide(Path(str(found.get("root", ""))))
+        return found
 
     @cached_property
     def kept(self) -> pd.DataFrame:
