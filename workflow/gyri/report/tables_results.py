@@ -120,7 +120,7 @@ def worst_cases(source: Source) -> Reportlet:
     task = source.settings.task
     if task == "segmentation":
         return _worst_segmented(source)
-    rows = _wrong_classes(source) if task == "classification" else _wrong_values(source)
+    rows = worst_rows(source)
     count = max(WORST, round(WORST_SHARE * len(rows)))
     worst = rows.head(min(count, 30))
     try:
@@ -156,6 +156,11 @@ def worst_cases(source: Source) -> Reportlet:
         data=worst.drop(columns="score").assign(score=worst["score"]),
         notes=notes,
     )
+
+
+def worst_rows(source: Source) -> pd.DataFrame:
+    """Test images of the best model, the one that it gets most wrong first (classification, regression)."""
+    return _wrong_classes(source) if source.settings.task == "classification" else _wrong_values(source)
 
 
 def _cell(value: object) -> str:
