@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from gyri import __version__
 from gyri.report import trust
-from gyri.report.figures_classification import confusion, probabilities, roc
+from gyri.report.figures_classification import confusion, probabilities
 from gyri.report.figures_cohort import balance, cohort_table, distributions
 from gyri.report.figures_learning import curves
+from gyri.report.figures_ranking import precision_recall, roc
 from gyri.report.figures_regression import error_against_true, predicted_against_true
 from gyri.report.figures_results import forest, locked, other_metrics
 from gyri.report.figures_segmentation import dice_against_volume, dice_per_structure
@@ -57,6 +58,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "locked": locked,
     "methods": methods,
     "other_metrics": other_metrics,
+    "precision_recall": precision_recall,
     "predicted_against_true": predicted_against_true,
     "probabilities": probabilities,
     "reproduce": reproduce,

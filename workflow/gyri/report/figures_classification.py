@@ -1,4 +1,4 @@
-"""Classification: ranking, confusion, probabilities."""
+"""Classification: confusion and probabilities."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gyri.report.chart import panel, strip, thinning, thinning_note
 from gyri.report.parts import Missing, Reportlet
-from gyri.report.results import estimate, headline, ordered, shared_digits
-from gyri.report.source import COLOURS, Source
+from gyri.report.results import ordered
+from gyri.report.source import Source
 from gyri.report.svg import Drawing, shortened
 
 PREFIX = "probability_"
@@ -22,72 +22,6 @@ def classes_of(source: Source) -> list[str]:
     if not names:
         raise Missing("predictions.tsv has no probability columns")
     return names
-
-
-def roc(source: Source) -> Reportlet:
-    """One curve per fold and class."""
-    classes = classes_of(source)
-    shown = classes[1:] if len(classes) == 2 else classes
-    table = headline(source).set_index("model")
-    digits = shared_digits(table)
-    panels, data = [], []
-    for model in ordered(source):
-        rows = source.one_seed(source.predictions, model)
-        if rows.empty:
-            continue
-        title = source.label(model)
-        note = _estimate(table, model, digits) if model in table.index else ""
-        drawing, axes = panel(title, (0, 1), (0, 1), size=(340, 330), note=f"n = {len(rows)}")
-        axes.left_axis("sensitivity")
-        axes.bottom_axis("1 \u2212 specificity")
-        axes.curve((0, 1), (0, 1), "reference", "chance")
-        for fold, part in rows.groupby("fold", sort=True):
-            for index, name in enumerate(shown):
-                positive = (part["target"].astype(str) == name).to_numpy()
-                if positive.all() or not positive.any():
-                    continue
-                fpr, tpr = roc_points(part[PREFIX + name].to_numpy(float), positive)
-                colour = source.colour(model) if len(classes) == 2 else f"c{index % COLOURS + 1}"
-                axes.curve(fpr, tpr, f"curve {colour}", f"fold {fold}, {name}: n = {len(part)}, {int(positive.sum())} positive")
-                data.append(
-                    pd.DataFrame({"model": model, "fold": fold, "class": name, "false_positive_rate": fpr, "sensitivity": tpr})
-                )
-        if note:
-            drawing.text(axes.area[2] - 8, axes.area[3] - 10, f"AUROC {note}", "t e b")
-        panels.append(drawing.render("chart"))
-    if not data:
-        raise Missing("no fold has test images of two classes")
-    positive_class = (
-        f"Positive class: {classes[-1]}." if len(classes) == 2 else f"Each of {len(classes)} classes against the others."
-    )
-    return Reportlet(
-        alt=f"Receiver operating characteristic of each model, one curve per fold. {positive_class}",
-        panels=panels,
-        data=pd.concat(data),
-        notes=[positive_class + " AUROC is the mean over folds with its 95\u00a0% interval."],
-    )
-
-
-def _estimate(table: pd.DataFrame, model: str, digits: int) -> str:
-    value, low, high = table.loc[[model], ["value", "ci_low", "ci_high"]].to_numpy(float)[0]
-    return estimate(value, low, high, digits)
-
-
-def roc_points(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
-    """False and true positive rate at every threshold, ties taken together.
-
-    Args:
-        scores: (N,) higher means positive.
-        positive: (N,) truth; both classes must be there.
-
-    Returns:
-        Two arrays that start at 0 and end at 1.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, truth = scores[order], positive[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    hits, alarms = np.cumsum(truth)[last], np.cumsum(~truth)[last]
-    return np.append(0.0, alarms / (~truth).sum()), np.append(0.0, hits / truth.sum())
 
 
 def confusion(source: Source) -> Reportlet:
