@@ -68,7 +68,7 @@ def segmentation_gallery(source: Source) -> Reportlet:
     return Reportlet(
         alt=f"Slices with outlines of truth and prediction: {words}.",
         body=Markup("").join(blocks),
-        legend=[(_line_mark("truth"), "truth"), (_line_mark("prediction"), "prediction")],
+        legend=[(line_mark("truth"), "truth"), (line_mark("prediction"), "prediction")],
         data=pd.DataFrame(data),
         notes=notes,
     )
@@ -174,7 +174,7 @@ def outlines(labels: NDArray[np.integer], across: float, up: float, height: floa
     return "".join(parts)
 
 
-def _line_mark(kind: str) -> Markup:
+def line_mark(kind: str) -> Markup:
     drawing = Drawing(30, 14)
     drawing.line(2, 7, 28, 7, f"outline {kind}")
     return drawing.render("mark")
