@@ -31,6 +31,7 @@ from gyri.report.software import software
 from gyri.report.source import Source
 from gyri.report.tables_comparisons import chance, compared_although, comparisons, subgroups
 from gyri.report.tables_results import all_metrics, by_fold, failed, worst_cases
+from gyri.report.viewer import segmentation_viewer, worst_viewer
 from gyri.report.what_ran import jobs, reproduce, versions
 from gyri.tables import rows_of
 
@@ -66,7 +67,9 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "subgroups": subgroups,
     "undefined": trust.undefined,
     "versions": versions,
+    "viewer": segmentation_viewer,
     "worst_cases": worst_cases,
+    "worst_viewer": worst_viewer,
 }
 
 
@@ -93,7 +96,7 @@ def assets() -> dict[str, Markup]:
     """Style sheet and script, to be set into the page."""
     return {
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        "script": Markup((HERE / "script.js").read_text(encoding="utf-8")),
+        "script": Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("script.js", "viewer.js"))),
     }
 
 
