@@ -220,6 +220,7 @@ def page(source: Source, made_sections: list[dict[str, Any]], answers: list[trus
         banners=banners(source, answers),
         sections=made_sections,
         gaps=gaps(made_sections),
+        models=[(name, source.label(name), source.colour(name)) for name in [*source.settings.models, *source.settings.ensembles]],
         version=__version__,
         home="../report.html",
         **assets(),
