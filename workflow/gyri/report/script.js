@@ -34,45 +34,112 @@
         const rows = [...body.rows].map((row) => [value(row.cells[column]), row]);
         rows.sort(([a], [b]) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1) * (up ? 1 : -1));
         body.append(...rows.map(([, row]) => row));
+        table.dispatchEvent(new Event("sorted"));
       });
     });
   }
 
-  // filtering
-  for (const filter of document.querySelectorAll(".filter")) {
-    filter.hidden = false;
-    const rows = [...filter.nextElementSibling.querySelectorAll("tbody tr")];
-    const said = filter.querySelector("span");
-    filter.querySelector("input").addEventListener("input", (event) => {
-      const words = event.target.value.toLowerCase().split(/\s+/);
-      let count = 0;
-      for (const row of rows) {
-        row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
-        count += row.hidden ? 0 : 1;
+  // models that the reader does not want to see: marks, panels and rows say which ones they are about
+  for (const menu of document.querySelectorAll("[data-models]")) {
+    const about = [...document.querySelectorAll("main [data-model]")];
+    if (!about.length) continue;
+    menu.hidden = false;
+    const boxes = [...menu.querySelectorAll("input")];
+    const said = menu.querySelector("[data-shown]");
+    menu.addEventListener("change", () => {
+      const hidden = new Set(boxes.filter((box) => !box.checked).map((box) => box.value));
+      for (const part of about) {
+        const gone = part.dataset.model.split(" ").some((name) => hidden.has(name));
+        (part.tagName === "svg" ? part.closest(".panel") ?? part : part).classList.toggle("off", gone);
       }
-      said.textContent = `${count} of ${rows.length} rows`;
+      said.textContent = hidden.size ? `${boxes.length - hidden.size} of ${boxes.length}` : `all ${boxes.length}`;
     });
+    menu.addEventListener("keydown", (event) => { if (event.key === "Escape") { menu.open = false; menu.querySelector("summary").focus(); } });
+    document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
   }
 
-  // values under the pointer, at once
+  // long tables: a page of rows at first; whatever a filter finds is shown
+  const PAGE = 50;
+  for (const table of document.querySelectorAll("main table")) {
+    const body = table.tBodies[0], rows = [...body.rows], scroll = table.closest(".scroll");
+    const filter = scroll?.previousElementSibling?.matches(".filter") ? scroll.previousElementSibling : null;
+    const said = filter?.querySelector("span");
+    const input = filter?.querySelector("input");
+    if (filter) filter.hidden = false;
+    let most = rows.length > PAGE + 10 ? PAGE : Infinity;
+    const more = document.createElement("button");
+    const show = () => {
+      const words = (input?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+      let count = 0;
+      for (const row of body.rows) {
+        const found = words.every((word) => row.textContent.toLowerCase().includes(word));
+        count += found;
+        row.hidden = !found || count > most;
+      }
+      if (words.length) said.textContent = `${count} of ${rows.length} rows`; else if (said) said.textContent = "";
+      more.hidden = count <= most;
+      more.textContent = `Show all ${count} rows`;
+    };
+    input?.addEventListener("input", show);
+    table.addEventListener("sorted", show);
+    if (most === Infinity) continue;
+    more.type = "button";
+    more.className = "more-rows";
+    more.addEventListener("click", () => { most = Infinity; show(); scroll.focus(); });
+    scroll.after(more);
+    show();
+    addEventListener("beforeprint", () => { more.click(); });
+  }
+
+  // on paper nothing is folded
+  const folded = [];
+  addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("main details:not([open])")) { folded.push(part); part.open = true; } });
+  addEventListener("afterprint", () => { for (const part of folded.splice(0)) part.open = false; });
+
+  // values under the pointer at once, and with the arrow keys where a figure has the focus
   const tip = document.createElement("div");
   tip.className = "tip";
   tip.hidden = true;
+  tip.setAttribute("role", "status");
   document.body.append(tip);
-  document.addEventListener("pointermove", (event) => {
-    const mark = event.target.closest?.("svg *");
+  const valueOf = (mark) => {
     const title = mark?.querySelector(":scope > title");
     if (title) { mark.dataset.tip = title.textContent; title.remove(); }
-    tip.hidden = !mark?.dataset.tip;
+    return mark?.dataset.tip;
+  };
+  const showTip = (mark, x, y) => {
+    tip.hidden = !valueOf(mark);
     if (tip.hidden) return;
-    tip.textContent = mark.dataset.tip;
-    const width = tip.offsetWidth;
-    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 8))}px`;
-    tip.style.top = `${event.clientY + 18}px`;
-  });
+    tip.textContent = valueOf(mark);
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${y + 18}px`;
+  };
+  document.addEventListener("pointermove", (event) => showTip(event.target.closest?.("svg *"), event.clientX, event.clientY));
+  for (const panels of document.querySelectorAll(".panels")) {
+    if (!panels.querySelector("title")) continue;
+    let place = -1, mark = null;
+    panels.tabIndex = 0;
+    panels.setAttribute("aria-description", "Arrow keys read the values of the marks");
+    panels.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (event.key === "Escape") tip.hidden = true;
+      if (!step) return;
+      event.preventDefault();
+      const marks = [...panels.querySelectorAll("svg *")].filter((part) => valueOf(part) && part.getClientRects().length);
+      if (!marks.length) return;
+      place = (place + step + marks.length) % marks.length;
+      mark?.classList.remove("read");
+      mark = marks[place];
+      mark.classList.add("read");
+      mark.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
+      const box = mark.getBoundingClientRect();
+      showTip(mark, box.right, Math.min(box.bottom, innerHeight - 60));
+    });
+    panels.addEventListener("blur", () => { mark?.classList.remove("read"); tip.hidden = true; });
+  }
 
   // saving a figure: its drawings below each other, with the colours they have now
-  const names = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "font", "text-anchor", "paint-order"];
+  const names = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "font", "text-anchor", "paint-order", "display"];
   const frozen = (drawing) => {
     const copy = drawing.cloneNode(true);
     const from = drawing.querySelectorAll("*");
