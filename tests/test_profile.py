@@ -26,7 +26,7 @@ RULES = {
     for name, text in re.findall(r"^rule (\w+):\n((?:[ \t].*\n|\n)+)", file.read_text(), re.MULTILINE)
 }
 TARGETS = {"locked"}  # rules without a command
-NETWORKS = {"train_model", "predict_fold"}
+NETWORKS = {"train_model", "predict_fold", "explain_model"}
 
 
 def profile() -> dict[str, Any]:

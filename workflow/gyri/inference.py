@@ -13,7 +13,8 @@ from gyri.catalogue import builder
 from gyri.device import check_threads, choose_precision, describe, prepare_torch
 from gyri.errors import DataError, Problem
 from gyri.io import read_json, read_tensors
-from gyri.loading import Target
+from gyri.layout import Layout
+from gyri.loading import Store, Target
 from gyri.memory import Fitting
 from gyri.models.learning_task import LearningTask
 from gyri.seeds import generator
@@ -21,6 +22,9 @@ from gyri.transforms.normalization import Normalization
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    Opened = tuple["Compute", dict[str, Any], torch.device | None, nn.Module | None]
 
 AXES = {"x": 2, "y": 3, "z": 4}
 Compute = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -35,6 +39,7 @@ class Model:
         normalization: of its fold.
         facts: device and precision, for provenance.
         device: where it computes; None for a baseline.
+        network: in evaluation mode, on the device; None for a baseline.
     """
 
     def __init__(
@@ -44,8 +49,15 @@ class Model:
         normalization: Normalization,
         facts: dict[str, Any],
         device: torch.device | None = None,
+        network: nn.Module | None = None,
     ):
-        self.card, self.compute, self.normalization, self.facts, self.device = card, compute, normalization, facts, device
+        self.card, self.compute, self.normalization, self.facts = card, compute, normalization, facts
+        self.device, self.network = device, network
+
+    @property
+    def task(self) -> LearningTask:
+        """The sizes it was built for."""
+        return learning_task(self.card)
 
     @property
     def target(self) -> Target:
@@ -93,10 +105,10 @@ def load_model(folder: Path, threads: int) -> Model:
     path = folder / "weights.safetensors"
     try:
         tensors = read_tensors(path)
-        task = LearningTask(**{**card["learning_task"], "shape": tuple(card["learning_task"]["shape"])})
+        task = learning_task(card)
         normalization = Normalization(card["normalization"], _part("normalization", tensors))
         opened = _open_network if card["trained"] else _open_baseline
-        compute, facts, device = opened(card, task, _part("network", tensors), threads)
+        compute, facts, device, network = opened(card, task, _part("network", tensors), threads)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         got = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(Problem(str(path), got, "weights that fit model.json", "train the model again")) from error
@@ -104,12 +116,42 @@ def load_model(folder: Path, threads: int) -> Model:
         if type(error).__name__ != "SafetensorError":
             raise
         raise DataError(Problem(str(path), str(error), "a whole safetensors file", "train the model again")) from error
-    return Model(card, compute, normalization, facts, device)
+    return Model(card, compute, normalization, facts, device, network)
 
 
-def _open_network(
-    card: dict[str, Any], task: LearningTask, tensors: dict[str, NDArray[Any]], threads: int
-) -> tuple[Compute, dict[str, Any], torch.device | None]:
+def learning_task(card: dict[str, Any]) -> LearningTask:
+    """The sizes that model.json names."""
+    return LearningTask(**{**card["learning_task"], "shape": tuple(card["learning_task"]["shape"])})
+
+
+def check_fit(card: dict[str, Any], store: Store, layout: Layout, dataset: str, fold: int, path: Path) -> None:
+    """Refuse a model that was trained on another store or another split than there is now.
+
+    Args:
+        card: model.json.
+        store: the packed images of now.
+        layout: the results folder.
+        dataset: its name.
+        fold: number of the fold.
+        path: of model.json, for messages.
+
+    Raises:
+        DataError: with every difference.
+    """
+    remedy = "train the model again (snakemake does it for you)"
+    problems = []
+    for key, now in (("channels", store.channels), ("preprocess", store.manifest["settings"]), ("fold", fold)):
+        if card[key] != now:
+            problems.append(Problem(f"{path}: {key}", str(card[key])[:200], str(now)[:200], remedy))
+    normalization = layout.fold(dataset, fold, "normalization.json")
+    if normalization.is_file() and read_json(normalization) != card["normalization"]:
+        got = "a model trained on other participants, or normalized otherwise"
+        problems.append(Problem(str(path), got, f"the training participants of {normalization}", remedy))
+    if problems:
+        raise DataError(problems)
+
+
+def _open_network(card: dict[str, Any], task: LearningTask, tensors: dict[str, NDArray[Any]], threads: int) -> Opened:
     device = prepare_torch(threads, card["deterministic"])
     precision = choose_precision("float32" if card["precision"] == "float32" else "auto", device)
     import torch
@@ -133,16 +175,14 @@ def _open_network(
         parts = fitting(part, len(images), len(images))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    return compute, {**describe(device), "precision": precision}, device
+    return compute, {**describe(device), "precision": precision}, device, network
 
 
-def _open_baseline(
-    card: dict[str, Any], task: LearningTask, tensors: dict[str, NDArray[Any]], threads: int
-) -> tuple[Compute, dict[str, Any], torch.device | None]:
+def _open_baseline(card: dict[str, Any], task: LearningTask, tensors: dict[str, NDArray[Any]], threads: int) -> Opened:
     check_threads(threads)
     baseline = builder(card["network"])(task, generator("unused: a loaded baseline draws nothing"), **card["arguments"])
     baseline.load(tensors)
-    return lambda images: np.asarray(baseline.predict(images), np.float32), {"device": "cpu", "precision": "float32"}, None
+    return lambda images: np.asarray(baseline.predict(images), np.float32), {"device": "cpu", "precision": "float32"}, None, None
 
 
 def _part(prefix: str, found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

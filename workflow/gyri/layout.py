@@ -32,6 +32,10 @@ class Layout:
         """A file of one training, or of one ensemble (seed `all`)."""
         return self.root / experiment / model / f"fold-{fold}" / f"seed-{seed}" / name
 
+    def saliency(self, experiment: str, model: str, name: str = "") -> Path:
+        """A file of a model's saliency maps: saliency.tsv, regions.tsv, maps.npy, means.nii.gz, saliency.json."""
+        return self.root / experiment / model / "saliency" / name
+
     def checkpoint(self, fingerprint: str) -> Path:
         """The folder where a training keeps its state; no declared output lies there."""
         return self.root / ".checkpoints" / fingerprint

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from gyri.accelerator import measured
 from gyri.config.training import PredictSettings
-from gyri.errors import DataError, Problem
 from gyri.images import channel_columns, map_suffix, save_labels, verify_row
-from gyri.inference import Model, load_model
+from gyri.inference import Model, check_fit, load_model
 from gyri.io import atomic, read_json
 from gyri.layout import Layout
 from gyri.loading import Store, Target, fold_table, open_store
@@ -61,7 +60,7 @@ def run(
     folder = layout.run(experiment, model, fold, seed)
     output = layout.run(f"{experiment}/locked", model, fold, seed) if "locked" in roles else folder
     opened, store = load_model(folder, settings.threads), open_store(layout, dataset)
-    _check_fit(opened.card, store, layout, dataset, fold, folder / "model.json")
+    check_fit(opened.card, store, layout, dataset, fold, folder / "model.json")
     if opened.card["trained"]:
         before_start(versions)
     table = fold_table(layout, dataset, fold, opened.target, roles)
@@ -172,18 +171,3 @@ class _Maps:
     def written(self, image_ids: Sequence[str]) -> list[Path]:
         """The paths of the maps."""
         return [self.path(image_id) for image_id in image_ids]
-
-
-def _check_fit(card: dict[str, Any], store: Store, layout: Layout, dataset: str, fold: int, path: Path) -> None:
-    """Refuse a model that was trained on another store or another split than there is now."""
-    remedy = "train the model again (snakemake does it for you)"
-    problems = []
-    for key, now in (("channels", store.channels), ("preprocess", store.manifest["settings"]), ("fold", fold)):
-        if card[key] != now:
-            problems.append(Problem(f"{path}: {key}", str(card[key])[:200], str(now)[:200], remedy))
-    normalization = layout.fold(dataset, fold, "normalization.json")
-    if normalization.is_file() and read_json(normalization) != card["normalization"]:
-        got = "a model trained on other participants, or normalized otherwise"
-        problems.append(Problem(str(path), got, f"the training participants of {normalization}", remedy))
-    if problems:
-        raise DataError(problems)

@@ -16,6 +16,7 @@ from gyri.config.datasets import (
     SplitSettings,
 )
 from gyri.config.experiments import EnsembleSettings, EvaluateSettings, Experiment, IndexSettings, ReportSettings
+from gyri.config.saliency import ExplainSettings
 from gyri.config.training import Augmentation, PredictSettings, Training, TrainSettings
 
 if TYPE_CHECKING:
@@ -103,6 +104,27 @@ def predict_settings(config: Config, experiment: str, model: str) -> PredictSett
         network=chosen.architectures[model].network or model,
         batch_size=chosen.batch_size_predict,
         mirror=chosen.mirror_predict,
+        threads=config.threads.predict,
+    )
+
+
+def explained(config: Config, experiment: str) -> list[str]:
+    """Names of the models that get saliency maps: the networks, where maps are asked for and the task has one number to explain."""
+    chosen = config.experiments[experiment]
+    if chosen.task == "segmentation" or not chosen.saliency.methods:
+        return []
+    return [name for name in chosen.architectures if not is_baseline(config, experiment, name)]
+
+
+def explain_settings(config: Config, experiment: str, model: str) -> ExplainSettings:
+    """Settings of `explain` for one model of an experiment."""
+    chosen = config.experiments[experiment]
+    return ExplainSettings(
+        network=chosen.architectures[model].network or model,
+        task=chosen.task,
+        saliency=chosen.saliency,
+        folds=run_folds(config.datasets[chosen.dataset]),
+        seed=config.seed,
         threads=config.threads.predict,
     )
 
@@ -200,6 +222,7 @@ def report_settings(config: Config, experiment: str) -> ReportSettings:
         target=target_column(chosen),
         hash_ids=config.report.hash_ids,
         id_seed=config.seed,
+        explained=explained(config, experiment),
     )
 
 
@@ -219,7 +242,7 @@ def stage_modules(stage: str, settings: Settings) -> list[str]:
         Dotted names for `gyri.fingerprint.code_fingerprint`.
     """
     modules = [f"gyri.{ {'predict-fold': 'predict', 'index': 'report'}.get(stage, stage) }"]
-    if isinstance(settings, TrainSettings | PredictSettings):
+    if isinstance(settings, TrainSettings | PredictSettings | ExplainSettings):
         modules.append(catalogue()[settings.network].module)
     if isinstance(settings, TrainSettings) and catalogue()[settings.network].trained:
         modules += [

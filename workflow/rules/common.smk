@@ -50,7 +50,7 @@ ENVIRONMENTS = read_environments()
 
 def environment_of(stage):
     """What a stage's jobs run in: a new image makes exactly the jobs of that image run again."""
-    return ENVIRONMENTS["torch" if stage in ("train", "predict-fold") else "tables"]
+    return ENVIRONMENTS["torch" if stage in ("train", "predict-fold", "explain") else "tables"]
 
 
 def read_configuration():
@@ -86,6 +86,8 @@ def stage_settings(stage, wildcards):
             return choose.train_settings(CONFIG, wildcards.experiment, wildcards.model)
         case "predict-fold":
             return choose.predict_settings(CONFIG, wildcards.experiment, wildcards.model)
+        case "explain":
+            return choose.explain_settings(CONFIG, wildcards.experiment, wildcards.model)
         case "ensemble":
             return choose.ensemble_settings(CONFIG, wildcards.experiment, wildcards.ensemble)
         case "evaluate" | "report":
@@ -175,6 +177,16 @@ def run_files(name):
     return files
 
 
+def first_seeds(name):
+    """This file of the first seed of a model, of every fold."""
+
+    def files(wildcards):
+        root = f"results/{wildcards.experiment}/{wildcards.model}"
+        return [f"{root}/fold-{fold}/seed-0/{name}" for fold in folds_of(wildcards.experiment)]
+
+    return files
+
+
 def ensemble_files(name):
     """This file of every fold of every ensemble of an experiment."""
 
@@ -183,6 +195,17 @@ def ensemble_files(name):
             f"results/{wildcards.experiment}/{ensemble}/fold-{fold}/seed-all/{name}"
             for ensemble in choose.ensembles(CONFIG, wildcards.experiment)
             for fold in folds_of(wildcards.experiment)
+        ]
+
+    return files
+
+
+def explained_files(name):
+    """This file of every network of an experiment that gets saliency maps."""
+
+    def files(wildcards):
+        return [
+            f"results/{wildcards.experiment}/{model}/saliency/{name}" for model in choose.explained(CONFIG, wildcards.experiment)
         ]
 
     return files

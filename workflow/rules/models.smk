@@ -69,6 +69,40 @@ rule predict_fold:
         " --environment {params.environment} --threads {threads} --versions {resources.versions} 2>&1 | tee {log}"
 
 
+rule explain_model:
+    input:
+        weights=first_seeds("weights.safetensors"),
+        models=first_seeds("model.json"),
+        cohort=dataset_file("cohort.tsv"),
+        facts=dataset_file("dataset.json"),
+        splits=dataset_file("splits.tsv"),
+        images=dataset_file("images.npy"),
+        labels=dataset_file("labels.npy"),
+        manifest=dataset_file("images.json"),
+    output:
+        table="results/{experiment}/{model}/saliency/saliency.tsv",
+        regions="results/{experiment}/{model}/saliency/regions.tsv",
+        maps="results/{experiment}/{model}/saliency/maps.npy",
+        means="results/{experiment}/{model}/saliency/means.nii.gz",
+        facts="results/{experiment}/{model}/saliency/saliency.json",
+        provenance="results/{experiment}/{model}/saliency/provenance-explain.json",
+    log:
+        "results/logs/{experiment}/{model}/explain.log",
+    container:
+        IMAGES["torch"]
+    threads: CONFIG.threads.predict
+    resources:
+        **needs(minutes=120, memory_mb=6000, per_input=2),
+        versions=CONFIG.versions,
+    params:
+        **job("explain"),
+        dataset=dataset_of,
+    shell:
+        "PYTHONPATH=workflow python -m gyri explain --dataset {params.dataset} --experiment {wildcards.experiment} --model {wildcards.model}"
+        " --settings {params.settings:q} --code {params.code}"
+        " --environment {params.environment} --threads {threads} --versions {resources.versions} 2>&1 | tee {log}"
+
+
 rule average_models:
     input:
         member_files("predictions.tsv"),

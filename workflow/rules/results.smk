@@ -49,6 +49,7 @@ rule report_experiment:
         histories=run_files("history.tsv"),
         trained=run_files("provenance-train.json"),
         predicted=run_files("provenance-predict.json"),
+        saliency=explained_files("saliency.json"),
         cohort=dataset_file("cohort.tsv"),
         audit=dataset_file("audit.json"),
         checks=dataset_file("audit.tsv"),

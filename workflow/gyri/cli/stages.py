@@ -25,7 +25,7 @@ Kind = TypeVar("Kind", bound=Settings)
 Result = dict[str, Any]
 
 COHORT = ("cohort.tsv", "dataset.json")
-SAY_WHERE = ("train", "predict-fold")  # stages whose log begins with machine and versions on every machine
+SAY_WHERE = ("train", "predict-fold", "explain")  # stages whose log begins with machine and versions on every machine
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dataset": {"required": True, "help": "name of the dataset"},
@@ -117,6 +117,7 @@ def _record(
         names: dataset, experiment, model, fold, seed as far as the stage has them.
         run: the stage, given the fingerprint of settings, code and environment.
     """
+    from gyri.config.saliency import ExplainSettings
     from gyri.config.training import PredictSettings, TrainSettings
     from gyri.progress import log
     from gyri.provenance import recorded
@@ -124,7 +125,7 @@ def _record(
 
     if options.stage in SAY_WHERE or "SLURM_JOB_ID" in os.environ or image_name() is not None:
         log("\n".join(describe_job()))
-    if isinstance(settings, TrainSettings | PredictSettings) and catalogue()[settings.network].trained:
+    if isinstance(settings, TrainSettings | PredictSettings | ExplainSettings) and catalogue()[settings.network].trained:
         _check_node(options.results)
     missing = [path for path in inputs if not path.is_file()]
     if missing:
@@ -264,6 +265,24 @@ def predict(options: Options) -> None:
     _record(options, settings, target, inputs, names, lambda _: run(settings, *job, roles=roles, versions=versions))
 
 
+def explain(options: Options) -> None:
+    """Make the saliency maps of one model on the test participants of its folds."""
+    from gyri.config.saliency import ExplainSettings
+    from gyri.explain import SEED, run
+
+    layout, experiment, model = Layout(options.results), options.experiment, options.model
+    settings = _settings(options, ExplainSettings, lambda config: _chooser().explain_settings(config, experiment, model))
+    _check_threads(options, settings.threads)
+    target = layout.saliency(experiment, model, "provenance-explain.json")
+    inputs = _cohort(layout, options.dataset, "splits.tsv", "images.json")
+    inputs += [
+        layout.run(experiment, model, fold, SEED, file) for fold in settings.folds for file in ("weights.safetensors", "model.json")
+    ]
+    names = {"dataset": options.dataset, "experiment": experiment, "model": model}
+    job, versions = (layout, options.dataset, experiment, model), _versions(options)
+    _record(options, settings, target, inputs, names, lambda _: run(settings, *job, versions))
+
+
 def ensemble(options: Options) -> None:
     """Average the members of one ensemble."""
     from gyri.config.experiments import EnsembleSettings
@@ -340,6 +359,7 @@ STAGES = {
     "normalize": Stage("fit the normalization of a fold on its training participants", ("dataset", "fold"), normalize),
     "train": Stage("train or fit one model on one fold", (*RUN, "runtime", "versions"), train),
     "predict-fold": Stage("predict a fold's validation and test participants", (*RUN, "locked", "versions"), predict),
+    "explain": Stage("make the saliency maps of a model", ("dataset", "experiment", "model", "versions"), explain),
     "ensemble": Stage("average the members of an ensemble", ("dataset", "experiment", "ensemble", "fold", "locked"), ensemble),
     "evaluate": Stage("measure every model of an experiment", ("dataset", "experiment", "predictions", "locked"), evaluate),
     "report": Stage("write the page of an experiment", ("experiment",), report),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gyri.config.base import NAME, Settings
+from gyri.config.saliency import Saliency
 from gyri.config.training import Architecture, Augmentation, Count, Training
 from gyri.types import Task
 
@@ -70,6 +71,7 @@ class Experiment(Settings):
     augmentation: Augmentation = Augmentation()
     ensemble: Ensemble = Ensemble()
     evaluation: Evaluation = Evaluation()
+    saliency: Saliency = Saliency()
     batch_size_predict: Count = 8
     """Images per step of prediction."""
     mirror_predict: list[Literal["x", "y", "z"]] = []
@@ -132,6 +134,8 @@ class ReportSettings(Settings):
     """Pseudonyms stand in the place of image, participant and group ids."""
     id_seed: int = 0
     """Salt of the pseudonyms."""
+    explained: list[str] = []
+    """Networks with saliency maps."""
 
 
 class IndexSettings(Settings):

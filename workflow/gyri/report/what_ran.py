@@ -14,7 +14,19 @@ from gyri.report.parts import NONE, Missing, Reportlet, Table
 from gyri.report.software import sentences
 from gyri.report.source import Source
 
-STAGES = ["synthetic", "dataset", "audit", "split", "preprocess", "normalize", "train", "predict-fold", "ensemble", "evaluate"]
+STAGES = [
+    "synthetic",
+    "dataset",
+    "audit",
+    "split",
+    "preprocess",
+    "normalize",
+    "train",
+    "predict-fold",
+    "ensemble",
+    "evaluate",
+    "explain",
+]
 SHOWN_PACKAGES = 14
 
 
