@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from gyri import __version__
 from gyri.report import trust
+from gyri.report.figures_calibration import reliability
 from gyri.report.figures_classification import confusion, probabilities
 from gyri.report.figures_cohort import balance, cohort_table, distributions
 from gyri.report.figures_learning import curves
@@ -62,6 +63,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "precision_recall": precision_recall,
     "predicted_against_true": predicted_against_true,
     "probabilities": probabilities,
+    "reliability": reliability,
     "reproduce": reproduce,
     "roc": roc,
     "subgroups": subgroups,
