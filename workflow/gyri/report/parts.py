@@ -78,6 +78,12 @@ def tsv_link(data: pd.DataFrame) -> str:
     return "data:text/tab-separated-values;base64," + base64.b64encode(text.encode()).decode()
 
 
+def text_link(text: str, words: str, name: str) -> Markup:
+    """A link that saves a text as a file."""
+    content = base64.b64encode(text.encode()).decode()
+    return Markup('<a href="data:text/plain;charset=utf-8;base64,{}" download="{}">{}</a>').format(content, name, words)
+
+
 def html_table(table: Table) -> Markup:
     """The table as HTML, every cell escaped."""
     head = []
