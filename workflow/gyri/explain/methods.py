@@ -74,7 +74,7 @@ def gradient(
 
 def _input_gradient(network: nn.Module, images: Tensor, targets: Tensor, task: LearningTask) -> Tensor:
     images = images.detach().clone().requires_grad_()
-    score = evidence(forward(network, images, task).float(), targets, task).sum()
+    score = evidence(forward(network, images, task), targets, task).sum()
     return torch.autograd.grad(score, images)[0]
 
 
@@ -109,14 +109,14 @@ def occlusion(
     fitting = Fitting("occlusion")
     maps = []
     with torch.no_grad():
-        before = evidence(forward(network, images, task).float(), targets, task)
+        before = evidence(forward(network, images, task), targets, task)
         for image, target, whole in zip(images, targets, before, strict=True):
 
             def part(start: int, stop: int, image: Tensor = image, target: Tensor = target) -> Tensor:
                 copies = image.repeat(stop - start, 1, 1, 1, 1)
                 for copy, box in zip(copies, boxes[start:stop], strict=True):
                     copy[(slice(None), *box)] = hidden
-                return evidence(forward(network, copies, task).float(), target.expand(stop - start), task)
+                return evidence(forward(network, copies, task), target.expand(stop - start), task)
 
             falls = whole - torch.cat(fitting(part, len(boxes), OCCLUDED_AT_ONCE))
             total, covered = torch.zeros(2, *task.shape, device=images.device)
@@ -155,7 +155,7 @@ def class_activation(network: nn.Module, images: Tensor, targets: Tensor, task: 
     """
     with torch.enable_grad():
         _, features, outputs = last_features(network, images.detach().clone().requires_grad_(), task)
-        score = evidence(outputs.float(), targets, task).sum()
+        score = evidence(outputs, targets, task).sum()
         slopes = torch.autograd.grad(score, features)[0]
     places = tuple(range(2, features.ndim))
     found = (slopes.mean(places, keepdim=True) * features).sum(1, keepdim=True).detach().float()

@@ -81,6 +81,24 @@ def packed_case(source: Source, image_id: str) -> Case:
     Raises:
         Missing: images.npy does not hold it.
     """
+    image, labels, mask, spacing = packed_volumes(source, image_id)
+    nothing = np.zeros(image.shape, np.int32)
+    return cut(image, nothing, nothing, labels, mask, spacing)
+
+
+def packed_volumes(source: Source, image_id: str) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Spacing3]:
+    """One image on the network's grid, whole: not yet to be shown.
+
+    Args:
+        source: the experiment.
+        image_id: as the page calls it.
+
+    Returns:
+        The first channel, what anybody labelled, the brain mask (empty where there is none), voxel edges in mm.
+
+    Raises:
+        Missing: images.npy does not hold it.
+    """
     folder = source.layout.dataset(source.settings.dataset)
     if not (folder / "images.npy").is_file():
         raise Missing("images.npy is not there")
@@ -98,8 +116,7 @@ def packed_case(source: Source, image_id: str) -> Case:
                 mask = volume > 0
             else:
                 labels |= volume > 0
-    nothing = np.zeros(image.shape, np.int32)
-    return cut(image, nothing, nothing, labels, mask, packed_spacing(record["rows"][index]))
+    return image, labels, mask, packed_spacing(record["rows"][index])
 
 
 def packed_spacing(item: dict[str, Any]) -> Spacing3:
