@@ -21,8 +21,9 @@ from gyri.report.figures_classification import confusion, probabilities
 from gyri.report.figures_cohort import balance, cohort_table, distributions
 from gyri.report.figures_learning import curves
 from gyri.report.figures_ranking import precision_recall, roc
-from gyri.report.figures_regression import error_against_true, predicted_against_true
+from gyri.report.figures_regression import bland_altman, error_against_true, predicted_against_true
 from gyri.report.figures_results import forest, locked, other_metrics
+from gyri.report.figures_saliency import saliency_check, saliency_examples, saliency_mean, saliency_regions
 from gyri.report.figures_segmentation import dice_against_volume, dice_per_structure
 from gyri.report.gallery import segmentation_gallery
 from gyri.report.methods import methods
@@ -41,6 +42,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "all_metrics": all_metrics,
     "audit": trust.audit_warnings,
     "balance": balance,
+    "bland_altman": bland_altman,
     "by_fold": by_fold,
     "chance": chance,
     "checklist": trust.checklist,
@@ -66,6 +68,10 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "reliability": reliability,
     "reproduce": reproduce,
     "roc": roc,
+    "saliency_check": saliency_check,
+    "saliency_examples": saliency_examples,
+    "saliency_mean": saliency_mean,
+    "saliency_regions": saliency_regions,
     "subgroups": subgroups,
     "undefined": trust.undefined,
     "versions": versions,
