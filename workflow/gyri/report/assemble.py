@@ -24,7 +24,13 @@ from gyri.report.figures_ranking import precision_recall, roc
 from gyri.report.figures_regression import bland_altman, error_against_true, predicted_against_true
 from gyri.report.figures_results import forest, locked, other_metrics
 from gyri.report.figures_saliency import saliency_check, saliency_examples, saliency_mean, saliency_regions
-from gyri.report.figures_segmentation import dice_against_volume, dice_per_structure
+from gyri.report.figures_segmentation import (
+    dice_against_volume,
+    dice_per_structure,
+    hd95_per_structure,
+    surface_dice_per_structure,
+    volume_error,
+)
 from gyri.report.gallery import segmentation_gallery
 from gyri.report.methods import methods
 from gyri.report.parts import MOST_ROWS, Missing, Reportlet, html_table, tsv_link
@@ -57,6 +63,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "failed": failed,
     "forest": forest,
     "gallery": segmentation_gallery,
+    "hd95_per_structure": hd95_per_structure,
     "jobs": jobs,
     "learning_curves": curves,
     "locked": locked,
@@ -73,9 +80,11 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "saliency_mean": saliency_mean,
     "saliency_regions": saliency_regions,
     "subgroups": subgroups,
+    "surface_dice_per_structure": surface_dice_per_structure,
     "undefined": trust.undefined,
     "versions": versions,
     "viewer": segmentation_viewer,
+    "volume_error": volume_error,
     "worst_cases": worst_cases,
     "worst_viewer": worst_viewer,
 }
