@@ -21,8 +21,8 @@ FACELESS_MM = 100.0
 """An image whose longest edge is shorter cannot hold a face, and is shown whole."""
 NEAR_MM = 10.0
 """Around labels that are not all of a brain (a hippocampus, a tumour), where it is deep."""
-DEPTH_MM = 30.0
-"""What lies deeper in the head than this belongs to no face: an eye reaches 26 mm, skin, nose and ears less."""
+DEPTH_MM = 40.0
+"""What lies deeper in the head than this belongs to no face: the fat behind an eye reaches 35 mm, an eye 26 mm, skin less."""
 AIR_SHARE = 0.25
 """Voxels darker than this share of the image's range are air where they are connected with its border."""
 COARSE_MM = 3.0
@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"[^\W_][\w.+-]*")
 _KEPT = re.compile(
     r"(<style>.*?</style>|<script\b.*?</script>|base64,[^\"']*|data-(?:image|truth|prediction)=\"[^\"]*\")", re.DOTALL
 )
-_TABLE = re.compile(r"(data:text/tab-separated-values;base64,)([A-Za-z0-9+/=]+)")
+_TABLE = re.compile(r"(data:text/[^,\"]*;base64,)([A-Za-z0-9+/=]+)")
 _SAID = re.compile(r'(?<=>)[^<]+|(?<=aria-label=")[^"]+')
 
 
