@@ -11,32 +11,14 @@ from typing import Any, get_args
 
 import bibtexparser
 import pytest
-from pydantic import BaseModel
 
-import report_fixture
-from gyri.config.datasets import (
-    Audit,
-    AuditSettings,
-    Normalize,
-    NormalizeSettings,
-    Preprocess,
-    PreprocessSettings,
-    Split,
-    SplitSettings,
-    SyntheticDataset,
-    TableDataset,
-)
-from gyri.config.experiments import EnsembleSettings, EvaluateSettings, Evaluation
-from gyri.config.saliency import ExplainSettings, Saliency
-from gyri.config.training import Augmentation, Input, PredictSettings, Training, TrainSettings
-from gyri.layout import Layout
+from gyri.config.datasets import Preprocess, TableDataset
 from gyri.report import methods as text
 from gyri.report.citations import keys_of, library
-from gyri.report.source import Source
 from gyri.settings import LATER_STAGES
+from report_records import TASKS, Sources, full_settings, make_sources, source_of
 
 REPORT = Path(text.__file__).parent
-TASKS = {"tissue": "segmentation", "diagnosis": "classification", "age": "regression"}
 CONTEXTS: list[dict[str, Any]] = [
     {},
     {"normalize.method": "pca", "normalize.components": 3},
@@ -46,79 +28,9 @@ CONTEXTS: list[dict[str, Any]] = [
 """Settings under which others begin to count."""
 
 
-READ = ("cohort", "excluded", "kept", "description", "splits", "metrics")
-Sources = dict[str, Source]
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """What was written of each experiment, its tables read once."""
-    found = Layout(tmp_path_factory.mktemp("methods") / "results")
-    report_fixture.make_results(found.root)
-    made = {name: Source(report_fixture.settings_of(task, name), found) for name, task in TASKS.items()}
-    for source in made.values():
-        for name in READ:
-            getattr(source, name)
-    return made
-
-
-def full_settings(task: str) -> dict[str, dict[str, Any]]:
-    """All settings of every stage, with their defaults."""
-    target = {"segmentation": "label", "classification": "diagnosis", "regression": "age"}[task]
-    loss = {"segmentation": "dice_cross_entropy", "classification": "cross_entropy", "regression": "mean_squared_error"}[task]
-    train = TrainSettings(
-        task=task,  # type: ignore[arg-type]
-        target=target,
-        classes=None,
-        network="unet" if task == "segmentation" else "conv5_fc3",
-        arguments={},
-        input=Input(),
-        training=Training(loss=loss),
-        augmentation=Augmentation(),
-        seed=0,
-        threads=1,
-    )
-    stages: dict[str, BaseModel] = {
-        "audit": AuditSettings(audit=Audit(), targets=[]),
-        "split": SplitSettings(split=Split(), folds=3),
-        "preprocess": PreprocessSettings(preprocess=Preprocess(), shape=None),
-        "normalize": NormalizeSettings(normalize=Normalize()),
-        "train": train,
-        "predict-fold": PredictSettings(network=train.network, batch_size=8, mirror=[], threads=1),
-        "ensemble": EnsembleSettings(members=[(train.network, 0), (train.network, 1)]),
-        "evaluate": EvaluateSettings(task=task, target=target, classes=None, evaluation=Evaluation(), baselines=["linear"]),  # type: ignore[arg-type]
-        "explain": ExplainSettings(
-            network=train.network,
-            task=task,  # type: ignore[arg-type]
-            saliency=Saliency(),
-            folds=[0],
-            seed=0,
-            threads=1,
-        ),
-    }
-    found = {stage: settings.model_dump(mode="json") for stage, settings in stages.items()}
-    synthetic = SyntheticDataset(format="synthetic").model_dump(mode="json", exclude=LATER_STAGES)
-    return {**found, "dataset": {"source": synthetic}}
-
-
-def records_of(task: str, stages: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One job of every stage and model."""
-    records = []
-    for stage, settings in stages.items():
-        for model in report_fixture.MODELS[task]:
-            record = report_fixture.provenance(stage, copy.deepcopy(settings), model=model)
-            if stage in ("train", "predict-fold") and model in ("linear", "majority", "mean"):
-                record["settings"]["network"] = model
-            records.append(record)
-    for name in ("unet", "conv5_fc3"):
-        records.append(report_fixture.provenance("ensemble", stages["ensemble"], model=f"ensemble.seeds.{name}"))
-    return [*records, report_fixture.provenance("ensemble", stages["ensemble"], model="ensemble.models.mean")]
-
-
-def source_of(sources: Sources, experiment: str, stages: dict[str, dict[str, Any]], **fields: Any) -> Source:
-    source = copy.copy(sources[experiment])
-    source.__dict__["provenance"] = [{**record, **fields} for record in records_of(TASKS[experiment], stages)]
-    return source
+    return make_sources(tmp_path_factory.mktemp("methods"))
 
 
 def written(sources: Sources, experiment: str, stages: dict[str, dict[str, Any]], **fields: Any) -> str:

@@ -41,6 +41,7 @@ NOT_SAID = {
     },
     "audit": {"targets": "the targets of other experiments on the dataset are among them"},
     "split": {"split.file": "a place on one machine; that there was a file is said"},
+    "preprocess": {"shape": "the shape that came of it is said"},
     "train": {"training.checkpoint_seconds": "changes no result"},
     "predict-fold": {"network": "said under networks", "threads": "of prediction: results do not depend on them"},
     "explain": {"task": "said under networks", "threads": "of saliency: results do not depend on them"},
