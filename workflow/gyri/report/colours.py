@@ -14,8 +14,6 @@ LIGHTNESS = (0.45, 0.93)
 POSITIVE = ((0.17, 0.12), (28.0, 100.0))
 NEGATIVE = ((0.17, 0.08), (265.0, 200.0))
 """Chroma and hue in degrees at the weak and at the strong end."""
-SEEN_THROUGH = 0.7
-"""Exponent of the opacity over the value: weak values let the picture show, strong ones cover it."""
 
 
 def ramp(chroma: tuple[float, float], hue: tuple[float, float]) -> NDArray[np.float64]:
@@ -52,7 +50,7 @@ RAMPS = ramp(*NEGATIVE), ramp(*POSITIVE)
 
 
 def coloured(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Values within [-1, 1] as colours with opacity.
+    """Values within [-1, 1] as colours with opacity: weak ones let the picture show, strong ones cover it.
 
     Args:
         values: any shape; larger ones are cut off.
@@ -63,7 +61,7 @@ def coloured(values: NDArray[np.floating]) -> NDArray[np.float64]:
     bounded = np.clip(values, -1, 1)
     steps = np.rint(np.abs(bounded) * (STEPS - 1)).astype(int)
     colours = np.where((bounded < 0)[..., None], RAMPS[0][steps], RAMPS[1][steps])
-    return np.concatenate([colours, np.abs(bounded)[..., None] ** SEEN_THROUGH], axis=-1)
+    return np.concatenate([colours, np.abs(bounded)[..., None]], axis=-1)
 
 
 def overlaid(grey: NDArray[np.floating], values: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -74,16 +74,22 @@ def _about(source: Source, item: Explained) -> list[str]:
     if layer and "class_activation" in methods:
         edges = " \u00d7 ".join(str(edge) for edge in layer["shape"])
         found.append(f"{source.label(item.model)}: class activation is of {layer['name']}, whose maps have {edges} voxels.")
-    for method in methods:
-        rows = item.rows(method, "no")
-        empty = rows[rows["empty"] == "yes"]
-        if len(empty):
-            folds = ", ".join(sorted(set(empty["fold"])))
-            word = "nothing speaks for the class" if method == "class_activation" else "the output does not depend on the image"
-            found.append(
-                f"{source.label(item.model)}, {TITLES[method]}: {len(empty)} of {len(rows)} maps are zero everywhere "
-                f"(fold {folds}): {word}. They do not enter the mean."
-            )
+    return found + _empty(item, source.label(item.model))
+
+
+def _empty(item: Explained, label: str) -> list[str]:
+    """What maps of zeros mean: of all methods, that the output does not depend on the image."""
+    rows = item.table[item.table["randomized"] == "no"].assign(empty=lambda table: table["empty"] == "yes")
+    dead = rows.groupby("image_id")["empty"].all()
+    found = []
+    if dead.any():
+        folds = ", ".join(sorted(set(rows.loc[rows["image_id"].map(dead), "fold"])))
+        found.append(
+            f"{label}: alarming: the output of fold {folds} does not depend on the image at all ({dead.sum()} of {len(dead)} images): "
+            "every map is zero everywhere and does not enter the mean."
+        )
+    for method, part in rows[rows["empty"] & ~rows["image_id"].map(dead)].groupby("method", sort=False):
+        found.append(f"{label}, {TITLES[str(method)]}: {len(part)} maps are zero everywhere, since nothing speaks for the class.")
     return found
 
 
