@@ -21,6 +21,7 @@ from gyri.layout import Layout
 from gyri.metrics import HEADLINE
 from gyri.seeds import generator
 from gyri.tables import COLUMNS, write_table
+from gyri.transforms.spatial import SpatialRecord
 
 FOLDS = 3
 STRUCTURES = {"0": "background", "1": "Anterior", "2": "Posterior"}
@@ -145,7 +146,10 @@ def write_packed(
     """images.npy, labels.npy, images.json."""
     write_array(layout.dataset("brains", "images.npy"), np.stack(images)[:, None].astype(np.float16))
     write_array(layout.dataset("brains", "labels.npy"), np.stack(labels)[:, None])
-    rows = [{"image_id": name, "sha256": "", "spatial": {}, "intensity": {}} for name in cohort["image_id"]]
+    still = tuple(tuple(row) for row in np.eye(4).tolist())
+    affine = tuple(tuple(row) for row in AFFINE.tolist())
+    spatial = SpatialRecord(shape, affine, (0, 1, 2), (True, False, False), shape, still, (0, 0, 0), shape).to_json()
+    rows = [{"image_id": name, "sha256": "", "spatial": spatial, "intensity": {}} for name in cohort["image_id"]]
     write_json(
         layout.dataset("brains", "images.json"),
         {"shape": list(shape), "channels": ["t1w"], "labels": ["label"], "settings": {}, "rows": rows},

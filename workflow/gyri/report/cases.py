@@ -120,10 +120,16 @@ def packed_volumes(source: Source, image_id: str) -> tuple[NDArray[np.float32], 
 
 
 def packed_spacing(item: dict[str, Any]) -> Spacing3:
-    """Voxel edges in mm of a row of images.json; 1 mm where it does not say."""
+    """Voxel edges in mm of a row of images.json.
+
+    Raises:
+        Missing: it does not say, so nobody knows whether the image can hold a face.
+    """
     from gyri.transforms.spatial import SpatialRecord
 
-    return edges_of(SpatialRecord.from_json(item["spatial"]).affine) if item.get("spatial") else (1.0, 1.0, 1.0)
+    if not item.get("spatial"):
+        raise Missing("images.json does not say how large its voxels are")
+    return edges_of(SpatialRecord.from_json(item["spatial"]).affine)
 
 
 def cut(
