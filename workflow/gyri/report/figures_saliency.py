@@ -284,8 +284,8 @@ def saliency_regions(source: Source) -> Reportlet:
     found = groups[["share", "volume_share", "ratio"]].mean().unstack("randomized")
     spread = groups["ratio"].std().unstack("randomized")
     body, models = [], []
-    found["order"] = -found[("ratio", "no")].fillna(0)
-    for index, row in found.sort_values("order", kind="stable").iterrows():
+    order = found[("ratio", "no")].fillna(0).sort_values(ascending=False, kind="stable").index
+    for index, row in found.loc[order].iterrows():
         assert isinstance(index, tuple)
         model, method, structure = (str(part) for part in index)
         body.append(
