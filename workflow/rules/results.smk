@@ -18,6 +18,7 @@ rule evaluate_experiment:
         chance="results/{experiment}/chance.tsv",
         subgroups="results/{experiment}/subgroups.tsv",
         fitted="results/{experiment}/fitted.tsv",
+        gains="results/{experiment}/gains.tsv",
         provenance="results/{experiment}/provenance-evaluate.json",
     log:
         "results/logs/{experiment}/evaluate.log",
@@ -45,6 +46,8 @@ rule report_experiment:
         comparisons="results/{experiment}/comparisons.tsv",
         chance="results/{experiment}/chance.tsv",
         subgroups="results/{experiment}/subgroups.tsv",
+        fitted="results/{experiment}/fitted.tsv",
+        gains="results/{experiment}/gains.tsv",
         evaluated="results/{experiment}/provenance-evaluate.json",
         histories=run_files("history.tsv"),
         trained=run_files("provenance-train.json"),

@@ -18,6 +18,7 @@ from gyri.evaluate.chance import chance
 from gyri.evaluate.checks import LOCKED, check_predictions
 from gyri.evaluate.comparisons import batches_by_model, compare, conditions_of
 from gyri.evaluate.fitted import POSTPROCESSING, choose_postprocessing, fit_corrections, fit_thresholds, per_row, read_fitted
+from gyri.evaluate.gains import gains
 from gyri.evaluate.maps import score_maps, score_processed
 from gyri.evaluate.measures import (
     Scores,
@@ -81,6 +82,7 @@ def run(
     write_table(layout.experiment(experiment, "cases.tsv"), scores.cases(table), "cases")
     if role == "test":
         write_table(layout.experiment(experiment, "fitted.tsv"), measured_as.fitted)
+        write_table(layout.experiment(experiment, "gains.tsv"), gains(settings, table, scores, role))
     write_table(layout.experiment(experiment, "subgroups.tsv"), subgroups(settings, table, scores, role, levels))
     write_table(layout.experiment(experiment, "comparisons.tsv"), compare(settings, table, scores, role, splits, *trained))
     found = chance(settings, table, measured_as.cases, role, site, measured_as.features)

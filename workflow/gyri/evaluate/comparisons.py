@@ -89,7 +89,7 @@ def compare(
         }
         entry |= {"first_value": values[first], "second_value": values[second]}
         if may:
-            entry |= _pair(lines[first], lines[second], role, resampling, ratio)
+            entry |= paired(lines[first], lines[second], role, resampling, ratio)
         body.append(entry)
     frame = pd.DataFrame(body, columns=COLUMNS)
     for column in ("p", "p_folds"):
@@ -165,8 +165,16 @@ def _test_to_train(splits: pd.DataFrame, folds: list[str]) -> float:
     return float(np.mean(ratios)) if ratios else math.nan
 
 
-def _pair(first: Line, second: Line, role: str, resampling: Resampling, ratio: float) -> dict[str, Any]:
-    """The difference of two models with its interval and both p-values."""
+def paired(first: Line, second: Line, role: str, resampling: Resampling, ratio: float) -> dict[str, Any]:
+    """The difference of two lines on the same images with its interval and both p-values.
+
+    Args:
+        first: what the second is subtracted from.
+        second: of the same role; it may be another metric of the same model.
+        role: test or locked.
+        resampling: of the role, the same for both.
+        ratio: groups tested over groups trained on; NaN for no test over folds.
+    """
     confidence = resampling.confidence or 0.95
     scopes = headline_scope(first, role), headline_scope(second, role)
     found = difference(first.estimate(scopes[0]), second.estimate(scopes[1]))
@@ -192,7 +200,7 @@ def _pair(first: Line, second: Line, role: str, resampling: Resampling, ratio: f
 
 
 def _pair_of_means(first: Line, second: Line, resampling: Resampling, confidence: float) -> tuple[Any, Any, float, int]:
-    """As `_pair`, of means over images: the differences of the images are a value of their own."""
+    """As `paired`, of means over images: the differences of the images are a value of their own."""
     part = first.parts[0]
     values = []
     for line in (first, second):
