@@ -15,7 +15,9 @@ import yaml
 from markupsafe import Markup
 
 from gyri import __version__
-from gyri.report import trust
+from gyri.report import sheets, trust
+from gyri.report.again import reproduce
+from gyri.report.alarms import FEW, alarms, summary
 from gyri.report.figures_calibration import reliability
 from gyri.report.figures_classification import confusion, probabilities
 from gyri.report.figures_cohort import balance, cohort_table, distributions
@@ -32,6 +34,7 @@ from gyri.report.figures_segmentation import (
     volume_error,
 )
 from gyri.report.gallery import segmentation_gallery
+from gyri.report.machines import machines
 from gyri.report.methods import methods
 from gyri.report.parts import MOST_ROWS, Missing, Reportlet, html_table, tsv_link
 from gyri.report.results import HEADLINE, headline, metric, overall, sentence
@@ -40,7 +43,7 @@ from gyri.report.source import Source
 from gyri.report.tables_comparisons import chance, compared_although, comparisons, subgroups
 from gyri.report.tables_results import all_metrics, by_fold, failed, worst_cases
 from gyri.report.viewer import segmentation_viewer, worst_viewer
-from gyri.report.what_ran import jobs, reproduce, versions
+from gyri.report.what_ran import jobs, versions
 from gyri.tables import rows_of
 
 HERE = Path(__file__).parent
@@ -52,6 +55,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "by_fold": by_fold,
     "chance": chance,
     "checklist": trust.checklist,
+    "claim_sheet": sheets.reportlet("claim"),
     "cohort_table": cohort_table,
     "comparisons": comparisons,
     "confusion": confusion,
@@ -67,7 +71,9 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "jobs": jobs,
     "learning_curves": curves,
     "locked": locked,
+    "machines": machines,
     "methods": methods,
+    "model_sheet": sheets.reportlet("model"),
     "other_metrics": other_metrics,
     "precision_recall": precision_recall,
     "predicted_against_true": predicted_against_true,
@@ -81,6 +87,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "saliency_regions": saliency_regions,
     "subgroups": subgroups,
     "surface_dice_per_structure": surface_dice_per_structure,
+    "tripod_sheet": sheets.reportlet("tripod_ai"),
     "undefined": trust.undefined,
     "versions": versions,
     "viewer": segmentation_viewer,
@@ -198,6 +205,12 @@ def banners(source: Source, answers: list[trust.Check]) -> list[tuple[str, Marku
     return found
 
 
+def raised(source: Source) -> dict[str, Any]:
+    """Warnings of every stage, for the top of the page."""
+    found = alarms(source)
+    return {"list": found, "summary": summary(found), "open": len(found) <= FEW}
+
+
 def facts(source: Source) -> list[tuple[str, str]]:
     """What the page is about, in a few words."""
     settings = source.settings
@@ -235,6 +248,7 @@ def page(source: Source, made_sections: list[dict[str, Any]], answers: list[trus
         answer=answer,
         answer_missing=missing,
         banners=banners(source, answers),
+        alarms=raised(source),
         sections=made_sections,
         gaps=gaps(made_sections),
         models=[(name, source.label(name), source.colour(name)) for name in [*source.settings.models, *source.settings.ensembles]],

@@ -37,8 +37,8 @@ class Reference:
 
     @property
     def link(self) -> str:
-        """Where it can be read."""
-        return f"https://doi.org/{self.fields['doi']}" if "doi" in self.fields else self.fields["url"]
+        """Where it can be read; no address that a browser would follow, since a page points nowhere outside itself."""
+        return f"doi:{self.fields['doi']}" if "doi" in self.fields else self.fields["url"].removeprefix("https://")
 
     @property
     def line(self) -> str:

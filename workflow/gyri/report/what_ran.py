@@ -124,46 +124,6 @@ def versions(source: Source) -> Reportlet:
     return Reportlet(tables=[table], data=pd.DataFrame(data), notes=sentences(source))
 
 
-def reproduce(source: Source) -> Reportlet:
-    """Commands, seed, and how to cite."""
-    records = _records(source)
-    seeds = sorted(
-        {str((record.get("settings") or {}).get("seed")) for record in records if record.get("stage") == "train"} - {"None"}
-    )
-    threads = sorted(
-        {str((record.get("settings") or {}).get("threads")) for record in records if record.get("stage") == "train"} - {"None"}
-    )
-    name, dataset = source.settings.experiment, source.settings.dataset
-    facts = source.description
-    reference = Markup("<p>Data: {} ({}).{}</p>").format(
-        facts.get("name") or dataset,
-        facts.get("licence") or "licence not available",
-        f" {facts['reference']}" if facts.get("reference") else " Reference: not available.",
-    )
-    body = Markup(
-        "<p>With the same configuration file, from the repository's folder:</p>"
-        "<pre><code>snakemake -c{threads} --configfile YOUR_CONFIGURATION.yaml results/{name}/report.html</code></pre>"
-        "<p>Everything is drawn from the configuration's seed ({seeds}); threads per training: {threads}. "
-        "The same bytes come out only with the same environment, number of threads and kind of processor (see the tables above).</p>"
-        "<p>To predict new scans with a model of this experiment:</p>"
-        "<pre><code>PYTHONPATH=workflow python -m gyri predict results/{name}/{model} NEW_SCAN.nii.gz -o OUTPUT</code></pre>{reference}"
-        "<p>Software: gyri {version}; please cite it by its CITATION.cff, and the packages listed above.</p>"
-    ).format(
-        threads=max(threads, default="2"),
-        name=name,
-        seeds=", ".join(seeds) or "not available",
-        model=(source.networks or list(source.settings.models))[0],
-        reference=reference,
-        version=_gyri_version(records),
-    )
-    return Reportlet(body=body)
-
-
-def _gyri_version(records: list[dict[str, Any]]) -> str:
-    found = sorted({str(record["versions"]["gyri"]) for record in records if (record.get("versions") or {}).get("gyri")})
-    return ", ".join(found) or "(version not available)"
-
-
 def training_cost(source: Source) -> pd.DataFrame:
     """Per model: seconds of all its trainings, and the largest memory; columns model, seconds, trainings, memory_mb."""
     rows = []
