@@ -34,12 +34,14 @@ class Cost:
         seconds: of one training with its prediction; None where it cannot be known yet.
         memory_mb: peak memory of one training; None likewise.
         note: why, or on what it was measured.
+        image_seconds: a forward pass of one image; None where it was not measured.
     """
 
     jobs: int
     seconds: float | None
     memory_mb: float | None
     note: str
+    image_seconds: float | None = None
 
 
 def describe(config: Config, layout: Layout) -> str:
@@ -53,7 +55,7 @@ def describe(config: Config, layout: Layout) -> str:
         A table to print. Times are those of this machine with the threads of the configuration.
     """
     lines = [f"{'experiment':16} {'model':24} {'jobs':>5} {'each':>14} {'memory':>10}  note"]
-    total, jobs = 0.0, Counter({"dataset stages": 0, "trainings": 0, "predictions": 0, "ensembles": 0})
+    total, jobs = 0.0, Counter({"dataset stages": 0, "trainings": 0, "predictions": 0, "ensembles": 0, "saliency maps": 0})
     for dataset, source in config.datasets.items():
         jobs["dataset stages"] += SMALL_JOBS_PER_DATASET + len(choose.run_folds(source)) + (source.format == "synthetic")
         total += STARTUP_SECONDS[False] * (SMALL_JOBS_PER_DATASET + len(choose.run_folds(source)))
@@ -68,6 +70,9 @@ def describe(config: Config, layout: Layout) -> str:
             total += (cost.seconds or 0.0) * cost.jobs
             jobs["trainings"] += cost.jobs
             jobs["predictions"] += cost.jobs
+            if model in choose.explained(config, experiment):
+                jobs["saliency maps"] += 1
+                total += saliency_seconds(config, layout, experiment, cost.image_seconds)
         jobs["ensembles"] += folds * len(choose.ensembles(config, experiment))
         total += STARTUP_SECONDS[False] * (2 + folds * len(choose.ensembles(config, experiment)))
     jobs["results"] = 2 * len(config.experiments) + 1
@@ -109,7 +114,30 @@ def estimate(config: Config, layout: Layout, experiment: str, model: str, jobs: 
     validated = images / source.folds / settings.training.batch_size / settings.training.validate_every
     seconds = settings.training.epochs * (batches * step + validated * forward) + 2 * STARTUP_SECONDS[True]
     note = f"{settings.training.epochs} epochs of {batches} steps at {step * 1000:.0f} ms, {device}"
-    return Cost(jobs, seconds, memory, note + (", at most" if settings.training.patience else ""))
+    note += ", at most" if settings.training.patience else ""
+    return Cost(jobs, seconds, memory, note, forward / settings.training.batch_size)
+
+
+def saliency_seconds(config: Config, layout: Layout, experiment: str, image_seconds: float | None) -> float:
+    """What the saliency maps of one network cost; nearly all of it are the forward passes of occlusion.
+
+    Args:
+        config: the configuration.
+        layout: a results folder.
+        experiment: its name.
+        image_seconds: a forward pass of one image; where it is not known only the start of the process counts.
+    """
+    chosen = config.experiments[experiment]
+    source, asked = config.datasets[chosen.dataset], chosen.saliency
+    task = _learning_task(config, layout, experiment)
+    if image_seconds is None or task is None or "occlusion" not in asked.methods:
+        return STARTUP_SECONDS[True]
+    spacing = source.preprocess.spacing_mm or getattr(source, "spacing_mm", None) or 1.0
+    edge = spacing if isinstance(spacing, int | float) else min(spacing)
+    patch, stride = (max(round(wanted / edge), 1) for wanted in (asked.patch_mm, asked.stride_mm))
+    boxes = math.prod(math.ceil(max(size - patch, 0) / stride) + 1 for size in task.shape)
+    # of trained and of random weights
+    return STARTUP_SECONDS[True] + 2 * boxes * asked.images * len(choose.run_folds(source)) * image_seconds
 
 
 def time_step(settings: TrainSettings, task: LearningTask) -> tuple[float, float, float, str]:
