@@ -22,6 +22,7 @@ from gyri.metrics import HEADLINE
 from gyri.seeds import generator
 from gyri.tables import COLUMNS, write_table
 from gyri.transforms.spatial import SpatialRecord
+from report_fixture_more import more, more_cases
 
 FOLDS = 3
 STRUCTURES = {"0": "background", "1": "Anterior", "2": "Posterior"}
@@ -282,6 +283,7 @@ def make_experiment(layout: Layout, settings: ReportSettings, cohort: pd.DataFra
     table = pd.DataFrame(cases, columns=COLUMNS["cases"])
     write_table(layout.experiment(settings.experiment, "cases.tsv"), table, "cases")
     metrics = measure(settings, pd.DataFrame(predictions), table)
+    metrics = more(layout, settings, pd.DataFrame(predictions), metrics)
     write_table(layout.experiment(settings.experiment, "metrics.tsv"), metrics, "metrics")
     compared(layout, settings, metrics)
     undefined = pd.DataFrame(
@@ -339,6 +341,7 @@ def predict(
             rows.append({**key, "target": image.label, "prediction": said})
             cases += [{**key, "metric": "dice", "structure": name, "value": value} for name, value in dice.items()]
             cases += [{**key, "metric": "volume_true_ml", "structure": name, "value": value} for name, value in volumes.items()]
+            cases += more_cases(key, dice, volumes)
         elif settings.task == "classification":
             logit = 1.1 * skill * (1 if image.diagnosis == CLASSES[1] else -1) + rng.normal(0, 1) if skill else -0.1
             p = float(1 / (1 + np.exp(-logit)))

@@ -63,7 +63,7 @@ def _per_structure(source: Source, metric_name: str) -> Reportlet:
     return Reportlet(
         alt=f"{label} of every test image, for {len(models)} models. Over all models, {'; '.join(medians)}.",
         panels=panels,
-        data=rows[["image_id", "participant_id", "fold", "model", "seed", "structure", "value"]],
+        data=rows[["image_id", "fold", "model", "structure", "value"]],
         notes=notes,
         columns=2,
     )
