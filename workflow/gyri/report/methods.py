@@ -65,7 +65,7 @@ def methods(source: Source) -> Reportlet:
     """The passages, the references they cite, and both as files."""
     found = passages(source)
     text = " ".join(found.values())
-    paragraphs = [Markup("<p><b>{}.</b> {}</p>").format(title, linked(words)) for title, words in found.items()]
+    paragraphs = [Markup("<p><strong>{}.</strong> {}</p>").format(title, linked(words)) for title, words in found.items()]
     links = [
         text_link(markdown(source), "Text (Markdown)", f"{source.settings.experiment}_methods.md"),
         text_link(bibliography(text), "References (BibTeX)", f"{source.settings.experiment}_methods.bib"),
