@@ -21,6 +21,7 @@ from gyri.report.alarms import FEW, alarms, summary
 from gyri.report.figures_calibration import reliability
 from gyri.report.figures_classification import confusion, probabilities
 from gyri.report.figures_cohort import balance, cohort_table, distributions
+from gyri.report.figures_gains import ensemble_gain, postprocessing
 from gyri.report.figures_learning import curves
 from gyri.report.figures_ranking import precision_recall, roc
 from gyri.report.figures_regression import bland_altman, error_against_true, predicted_against_true
@@ -62,6 +63,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "dice_against_volume": dice_against_volume,
     "dice_per_structure": dice_per_structure,
     "distributions": distributions,
+    "ensemble_gain": ensemble_gain,
     "error_against_true": error_against_true,
     "exclusions": trust.exclusions,
     "failed": failed,
@@ -75,6 +77,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "methods": methods,
     "model_sheet": sheets.reportlet("model"),
     "other_metrics": other_metrics,
+    "postprocessing": postprocessing,
     "precision_recall": precision_recall,
     "predicted_against_true": predicted_against_true,
     "probabilities": probabilities,
