@@ -89,7 +89,8 @@ def html_table(table: Table) -> Markup:
     head = []
     for name in table.columns:
         numeric = name.startswith("#")
-        head.append(f'<th scope="col"{_class("n" if numeric else "")}>{escape(name.lstrip("#"))}</th>')
+        words = escape(name.lstrip("#")) or Markup('<span class="unseen">State</span>')
+        head.append(f'<th scope="col"{_class("n" if numeric else "")}>{words}</th>')
     body = []
     for index, row in enumerate(table.rows):
         cells = []
