@@ -45,7 +45,8 @@ def test_outputs_are_where_the_design_says(finished: Path) -> None:
     results = finished / "results"
     run = "blobs/unet/fold-0/seed-0"
     expected = (
-        "report.html report.json blobs/report.html blobs/report.json blobs/metrics.tsv blobs/cases.tsv blobs/predictions.tsv "
+        "report.html report.json blobs/report.html blobs/report.json blobs/methods.md blobs/methods.bib blobs/sheets/claim.tsv "
+        "blobs/ro-crate-metadata.json blobs/Snakefile blobs/metrics.tsv blobs/cases.tsv blobs/predictions.tsv "
         "blobs/comparisons.tsv blobs/chance.tsv blobs/subgroups.tsv blobs/fitted.tsv blobs/gains.tsv "
         "datasets/tiny/cohort.tsv datasets/tiny/excluded.tsv datasets/tiny/splits.tsv datasets/tiny/balance.tsv "
         "datasets/tiny/audit.tsv datasets/tiny/images.npy datasets/tiny/images.json datasets/tiny/fold-0/normalization.json "

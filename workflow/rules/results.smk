@@ -61,8 +61,30 @@ rule report_experiment:
         balance=dataset_file("balance.tsv"),
         images=dataset_file("images.json"),
     output:
-        page="results/{experiment}/report.html",
+        page=report(
+            "results/{experiment}/report.html",
+            caption="../report/experiment.rst",
+            category="Experiments",
+            subcategory="{experiment}",
+            labels={"page": "report"},
+        ),
         twin="results/{experiment}/report.json",
+        methods=report(
+            "results/{experiment}/methods.md",
+            caption="../report/methods.rst",
+            category="Experiments",
+            subcategory="{experiment}",
+            labels={"page": "methods text"},
+        ),
+        references="results/{experiment}/methods.bib",
+        claim="results/{experiment}/sheets/claim.tsv",
+        claim_text="results/{experiment}/sheets/claim.md",
+        tripod="results/{experiment}/sheets/tripod_ai.tsv",
+        tripod_text="results/{experiment}/sheets/tripod_ai.md",
+        model="results/{experiment}/sheets/model.tsv",
+        model_text="results/{experiment}/sheets/model.md",
+        workflow="results/{experiment}/Snakefile",
+        crate="results/{experiment}/ro-crate-metadata.json",
         provenance="results/{experiment}/provenance-report.json",
     log:
         "results/logs/{experiment}/report.log",
@@ -81,7 +103,7 @@ rule report_index:
         expand("results/{experiment}/report.html", experiment=CONFIG.experiments),
         expand("results/{experiment}/report.json", experiment=CONFIG.experiments),
     output:
-        page="results/report.html",
+        page=report("results/report.html", caption="../report/index.rst", category="All experiments", labels={"page": "index"}),
         twin="results/report.json",
         provenance="results/provenance-index.json",
     log:

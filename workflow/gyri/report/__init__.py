@@ -8,6 +8,7 @@ from gyri.config.experiments import ReportSettings
 from gyri.io import write_json, write_text
 from gyri.layout import Layout
 from gyri.report.assemble import page_and_twin
+from gyri.report.beside import write_beside
 from gyri.report.index import index_page, index_twin
 from gyri.report.source import Source
 
@@ -15,7 +16,7 @@ __all__ = ["run", "run_index"]
 
 
 def run(settings: ReportSettings, layout: Layout) -> dict[str, Any]:
-    """Write report.html and report.json of one experiment.
+    """Write report.html and report.json of one experiment, and what lies beside them (`gyri.report.beside`).
 
     Args:
         settings: what the report is told of the experiment.
@@ -29,6 +30,7 @@ def run(settings: ReportSettings, layout: Layout) -> dict[str, Any]:
     text, content = source.names.page(text), source.names.content(content)
     write_json(layout.experiment(settings.experiment, "report.json"), content)
     write_text(layout.experiment(settings.experiment, "report.html"), text)
+    write_beside(source)
     states = [check["state"] for check in content["checks"]]
     return {
         "bytes": len(text.encode()),
