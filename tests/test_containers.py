@@ -22,7 +22,7 @@ from gyri.errors import ContainerError
 from gyri.fingerprint import closure, module_path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TORCH_STAGES = ("gyri.train", "gyri.predict", "gyri.apply")
+TORCH_STAGES = ("gyri.train", "gyri.predict", "gyri.explain", "gyri.apply")
 TABLES_STAGES = tuple(
     f"gyri.{name}"
     for name in ["synthetic", "dataset", "audit", "split", "preprocess", "normalize", "ensemble", "evaluate", "report", "settings"]
