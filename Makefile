@@ -15,6 +15,7 @@ environment:
 
 test:
 	@$(PYTHON) envs/install.py --tests
+	@$(PYTHON) tests/browser/install.py
 	.venv/bin/python -m tests.checks
 	.venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
 

@@ -173,7 +173,12 @@ def rendered(part: Reportlet, name: str, prefix: str) -> dict[str, Any]:
         "narrow": part.narrow,
         "legend": part.legend,
         "tables": [
-            {"html": html_table(table), "caption": table.caption, "folded": "folded" in table.classes, "filterable": "filterable" in table.classes}
+            {
+                "html": html_table(table),
+                "caption": table.caption,
+                "folded": "folded" in table.classes,
+                "filterable": "filterable" in table.classes,
+            }
             for table in part.tables
         ],
         "body": part.body,
