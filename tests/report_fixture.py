@@ -498,9 +498,11 @@ def compared(layout: Layout, settings: ReportSettings, metrics: pd.DataFrame) ->
             row | {"null_mean": 0.5, "null_low": 0.4, "null_high": 0.6, "p_holm": 0.002, "permutations": 1000, "note": ""}
         )
         chances.append({"model": model, "metric": "site_balanced_accuracy", "null": "sites exchanged", "note": "not tested"})
-        for level in ("F", "M"):
-            row = {"model": model, "column": "sex", "level": level, "metric": name, "structure": "", "value": values[model]}
+        for column, level in (("sex", "F"), ("sex", "M"), ("site", "north"), ("site", "south"), ("all", "worst 5 %")):
+            row = {"model": model, "column": column, "level": level, "metric": name, "structure": "", "value": values[model]}
             parts.append(row | {"ci_low": values[model] - 0.2, "ci_high": values[model] + 0.2, "n": 9, "n_groups": 6, "note": ""})
+    line = {"model": "", "metric": "site_from_images", "structure": "", "null": "sites exchanged", "value": 0.9, "p": 0.001}
+    chances.append(line | {"null_mean": 0.5, "null_low": 0.4, "null_high": 0.6, "permutations": 1000, "note": ""})
     tables = {"comparisons": (pairs, PAIRS), "chance": (chances, CHANCE), "subgroups": (parts, PARTS)}
     for file, (body, columns) in tables.items():
         table = pd.DataFrame(body, columns=columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from gyri.report.figures_segmentation import (
     surface_dice_per_structure,
     volume_error,
 )
+from gyri.report.figures_subgroups import site_probe, sites, subgroup_forest
 from gyri.report.gallery import segmentation_gallery
 from gyri.report.machines import machines
 from gyri.report.methods import methods
@@ -88,6 +89,9 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "saliency_examples": saliency_examples,
     "saliency_mean": saliency_mean,
     "saliency_regions": saliency_regions,
+    "site_probe": site_probe,
+    "sites": sites,
+    "subgroup_forest": subgroup_forest,
     "subgroups": subgroups,
     "surface_dice_per_structure": surface_dice_per_structure,
     "tripod_sheet": sheets.reportlet("tripod_ai"),
@@ -243,8 +247,10 @@ def page_and_twin(source: Source) -> tuple[str, dict[str, Any]]:
     return page(source, made_sections, answers), twin(source, made_sections, answers)
 
 
-def page(source: Source, made_sections: list[dict[str, Any]], answers: list[trust.Check]) -> str:
-    """The HTML of one experiment."""
+def page(
+    source: Source, made_sections: list[dict[str, Any]], answers: list[trust.Check], above: Sequence[tuple[str, Markup]] = ()
+) -> str:
+    """The HTML of one experiment; `above` stands before all other banners."""
     try:
         answer, missing = sentence(source), ""
     except Missing as gap:
@@ -255,7 +261,7 @@ def page(source: Source, made_sections: list[dict[str, Any]], answers: list[trus
         facts=facts(source),
         answer=answer,
         answer_missing=missing,
-        banners=banners(source, answers),
+        banners=[*above, *banners(source, answers)],
         alarms=raised(source),
         sections=made_sections,
         gaps=gaps(made_sections),

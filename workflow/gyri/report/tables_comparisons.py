@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
+from gyri.report.figures_subgroups import SITE_METRICS
 from gyri.report.parts import NONE, Missing, Reportlet, Table, exact
 from gyri.report.results import decimals, metric, rounded
 from gyri.report.source import Source
 
-SITE = "site_balanced_accuracy"
+SITE = "balanced accuracy of telling the site"
 
 
 def comparisons(source: Source) -> Reportlet:
@@ -62,8 +63,8 @@ def chance(source: Source) -> Reportlet:
     body = []
     for _, row in rows.iterrows():
         digits = _digits(row["null_low"], row["null_high"])
-        label = "balanced accuracy of telling the site" if row["metric"] == SITE else metric(str(row["metric"])).label
-        cells: list[object] = [source.label(str(row["model"])), label, row["null"]]
+        label = SITE if row["metric"] in SITE_METRICS else metric(str(row["metric"])).label
+        cells: list[object] = [source.label(str(row["model"])) if row["model"] else "none: image features", label, row["null"]]
         if pd.isna(row["value"]):
             body.append([*cells, NONE, NONE, NONE, NONE, NONE, row["note"] if isinstance(row["note"], str) else ""])
             continue
