@@ -1,6 +1,7 @@
 # What jobs ask of a cluster, and what they need there. No result depends on it: nothing here makes a job run again.
 import platform
 import signal
+import subprocess
 from contextlib import suppress
 
 from gyri import preflight
@@ -94,3 +95,15 @@ def look_before_start():
 
 onstart:
     look_before_start()
+
+
+def report_failure(log):
+    """Whoever finds a failed run finds a page that says so; whatever happens here, the run stays failed."""
+    words = ["unfinished", "--config", CONFIGURATION, "--log", str(log)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(workflow.basedir) / "workflow")}
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run([sys.executable, "-m", "gyri", *words], env=environment, check=False, timeout=600)
+
+
+onerror:
+    report_failure(log)

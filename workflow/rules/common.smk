@@ -58,12 +58,12 @@ def read_configuration():
     if len(files) > 1:
         raise WorkflowError(f"gyri reads one configuration, and it replaces config.yaml; got {', '.join(files)}")
     try:
-        return load_config(Path(files[0]))
+        return load_config(Path(files[0])), files[0]
     except GyriError as error:
         raise WorkflowError(str(error)) from None
 
 
-CONFIG = read_configuration()
+CONFIG, CONFIGURATION = read_configuration()
 SYNTHETIC = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "synthetic"]
 MODELS = sorted({model for experiment in CONFIG.experiments for model in choose.models(CONFIG, experiment)})
 

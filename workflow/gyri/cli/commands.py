@@ -44,6 +44,25 @@ def schema(options: argparse.Namespace) -> None:
     print(json.dumps(build_schema(), indent=1))
 
 
+def unfinished(options: argparse.Namespace) -> None:
+    """Write pages that say what failed; called after a failure, so it makes no second one."""
+    import sys
+
+    from gyri.config.load import load_config
+    from gyri.layout import Layout
+    from gyri.report.unfinished import write_unfinished
+    from gyri.settings import index_settings
+
+    try:
+        settings = index_settings(load_config(options.config))
+        text = options.log.read_text(encoding="utf-8", errors="replace") if options.log and options.log.is_file() else ""
+        pages = write_unfinished(settings.experiments, Layout(options.results), settings.title, text)
+    except Exception as error:  # it is called because something is wrong already
+        print(f"no page about the failure could be written: {' '.join(str(error).split())}", file=sys.stderr)
+        return
+    print(f"what failed, and what there is: {', '.join(map(str, reversed(pages)))}", file=sys.stderr)
+
+
 def preflight(options: argparse.Namespace) -> None:
     """Say what would stop the jobs of a configuration.
 

@@ -66,6 +66,12 @@ def _add_commands(commands_of: argparse._SubParsersAction) -> None:
     preflight.add_argument("--node", action="store_true", help="only what a job on a network looks at when it begins")
     preflight.set_defaults(action=commands.preflight)
 
+    unfinished = commands_of.add_parser("unfinished", help="after a failure: pages that say what failed, and show what there is")
+    unfinished.add_argument("--config", type=Path, default=Path("config.yaml"), help="configuration file (default: config.yaml)")
+    unfinished.add_argument("--results", type=Path, default=Path("results"), help="results folder (default: results)")
+    unfinished.add_argument("--log", type=Path, help="Snakemake's own log of the run, below .snakemake/log")
+    unfinished.set_defaults(action=commands.unfinished)
+
     schema = commands_of.add_parser("schema", help="print the JSON schema of configuration files")
     schema.set_defaults(action=commands.schema)
 
