@@ -59,11 +59,15 @@ def settings_of(task: str, experiment: str, run_folds: list[int] | None = None) 
 
 
 def make_results(
-    root: Path, groups: int = 12, shape: tuple[int, int, int] = (16, 20, 16), tasks: tuple[str, ...] = tuple(MODELS)
+    root: Path,
+    groups: int = 12,
+    shape: tuple[int, int, int] = (16, 20, 16),
+    tasks: tuple[str, ...] = tuple(MODELS),
+    files: bool = True,
 ) -> list[ReportSettings]:
-    """Write dataset and experiments below `root`; returns the settings of the reports."""
+    """Write dataset and experiments below `root`; returns the settings of the reports. Without `files` no image is written."""
     layout = Layout(root)
-    cohort = make_dataset(layout, groups, shape)
+    cohort = make_dataset(layout, groups, shape, files)
     found = []
     for task, experiment in (("segmentation", "tissue"), ("classification", "diagnosis"), ("regression", "age")):
         if task in tasks:
@@ -74,7 +78,7 @@ def make_results(
 
 
 # ── the dataset ──
-def make_dataset(layout: Layout, groups: int, shape: tuple[int, int, int]) -> pd.DataFrame:
+def make_dataset(layout: Layout, groups: int, shape: tuple[int, int, int], files: bool = True) -> pd.DataFrame:
     """Images on disk and every table of the dataset."""
     raw, rng = layout.root.parent / "raw", generator("report fixture")
     rows, images, labels = [], [], []
@@ -82,7 +86,7 @@ def make_dataset(layout: Layout, groups: int, shape: tuple[int, int, int]) -> pd
         for session in range(1 + (group % 4 == 0)):
             name = f"sub-{group:03d}_ses-{session}"
             image, label = brain(shape, rng)
-            for kind, volume in (("t1w", image), ("label", label)):
+            for kind, volume in (("t1w", image), ("label", label)) if files else ():
                 (raw / kind).mkdir(parents=True, exist_ok=True)
                 nibabel.Nifti1Image(volume, AFFINE).to_filename(raw / kind / f"{name}.nii.gz")
             row = {"image_id": name, "participant_id": f"sub-{group:03d}", "group": f"g{group:03d}", "session_id": f"ses-{session}"}
@@ -93,7 +97,7 @@ def make_dataset(layout: Layout, groups: int, shape: tuple[int, int, int]) -> pd
                 "mask": "",
             }
             row |= {"age": round(float(rng.uniform(20, 80)), 1), "sex": "FM"[int(rng.integers(2))], "diagnosis": CLASSES[group % 2]}
-            digests = row_digests(row, raw)
+            digests = row_digests(row, raw) if files else ("", "")
             rows.append({**row, "sha256_file": digests[0], "sha256_voxels": "", "sha256_labels": digests[1]})
             images.append(image)
             labels.append(label)
