@@ -79,7 +79,7 @@ def settings(shape: tuple[int, int, int] | None = (12, 16, 8), **values: object)
 
 
 def contents(layout: Layout) -> list[bytes]:
-    return [layout.dataset("d", name).read_bytes() for name in ("images.npy", "labels.npy", "images.json")]
+    return [layout.dataset("d", name).read_bytes() for name in ("images.npy", "labels.npy", "images.json", "features.tsv")]
 
 
 def test_the_store_holds_what_prepare_gives(tmp_path):

@@ -25,6 +25,7 @@ from gyri.errors import DataError, Problem
 from gyri.io import atomic, read_json, write_json
 from gyri.layout import Layout
 from gyri.progress import Progress
+from gyri.transforms.features import image_features, names
 from gyri.transforms.packing import allocate, sha256_row, write_row
 from gyri.transforms.prepare import extent, header_extent, prepare, same_grid
 from gyri.types import Affine, LabelMap, Shape3
@@ -60,7 +61,7 @@ Task = Callable[[Job, int, Row], Any]
 
 
 def run(settings: PreprocessSettings, layout: Layout, dataset: str, threads: int) -> dict[str, Any]:
-    """Write images.npy, labels.npy and images.json.
+    """Write images.npy, labels.npy, features.tsv and images.json.
 
     Args:
         settings: what is done to each image.
@@ -91,6 +92,7 @@ def run(settings: PreprocessSettings, layout: Layout, dataset: str, threads: int
         records = _run_all(pool, _write, job, rows, "preprocess")
         # a manifest must never stand beside arrays that are not its own
         layout.dataset(dataset, "images.json").unlink(missing_ok=True)
+    _write_features(layout, dataset, records, list(facts["channels"]))
     manifest = {
         "shape": list(shape),
         "channels": list(facts["channels"]),
@@ -123,6 +125,17 @@ def _rows(layout: Layout, dataset: str) -> list[dict[str, Any]]:
     names = [*columns, *images.channel_columns(cohort.columns), *images.label_columns(cohort.columns)]
     # keep the cohort's own order of columns: that of the channels is part of their meaning
     return rows_of(kept[[name for name in cohort.columns if name in names]])
+
+
+def _write_features(layout: Layout, dataset: str, records: list[dict[str, Any]], channels: list[str]) -> None:
+    """Move the features out of the records into features.tsv, which nothing but the probe of the site reads."""
+    import pandas as pd
+
+    from gyri.tables import write_table  # workers import this module and need no tables
+
+    table = pd.DataFrame([record.pop("features") for record in records], columns=names(channels))
+    table.insert(0, "image_id", [record["image_id"] for record in records])
+    write_table(layout.dataset(dataset, "features.tsv"), table)
 
 
 def _label_names(row: Row, facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -283,4 +296,5 @@ def _write(job: Job, index: int, row: Row) -> dict[str, Any]:
         "spatial": ready.spatial.to_json(),
         "intensity": ready.intensity,
         "missing": [column for column in (*images.channel_columns(row), *job.labels) if not row[column]],
+        "features": image_features(packed).tolist(),
     }

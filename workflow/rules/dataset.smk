@@ -95,6 +95,7 @@ rule preprocess_images:
         images="results/datasets/{dataset}/images.npy",
         labels="results/datasets/{dataset}/labels.npy",
         manifest="results/datasets/{dataset}/images.json",
+        features="results/datasets/{dataset}/features.tsv",
         provenance="results/datasets/{dataset}/provenance-preprocess.json",
     log:
         "results/logs/datasets/{dataset}/preprocess.log",

@@ -7,6 +7,7 @@ rule evaluate_experiment:
         facts=dataset_file("dataset.json"),
         splits=dataset_file("splits.tsv"),
         manifest=dataset_file("images.json"),
+        features=dataset_file("features.tsv"),
         runs=run_files("predictions.tsv"),
         averages=ensemble_files("predictions.tsv"),
     output:

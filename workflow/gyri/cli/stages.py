@@ -313,6 +313,8 @@ def evaluate(options: Options) -> None:
     inputs = [*_cohort(layout, options.dataset, "splits.tsv", "images.json"), *predictions]
     if options.locked:
         inputs.append(layout.experiment(experiment, "fitted.tsv"))
+    elif (features := layout.dataset(options.dataset, "features.tsv")).is_file():
+        inputs.append(features)  # stores of earlier versions have none, which the result then says
     _record(
         options, settings, target, inputs, names, lambda _: run(settings, layout, options.dataset, output, predictions, threads)
     )

@@ -28,6 +28,7 @@ from gyri.evaluate.measures import (
     regression_scores,
     segmentation_scores,
 )
+from gyri.evaluate.site import site_from_images
 from gyri.evaluate.subgroups import levels_of, subgroups
 from gyri.evaluate.summary import summarize
 from gyri.io import canonical_json, read_json, sha256_text
@@ -86,6 +87,8 @@ def run(
     write_table(layout.experiment(experiment, "subgroups.tsv"), subgroups(settings, table, scores, role, levels))
     write_table(layout.experiment(experiment, "comparisons.tsv"), compare(settings, table, scores, role, splits, *trained))
     found = chance(settings, table, measured_as.cases, role, site, measured_as.features)
+    if role == "test":
+        found = pd.concat([found, site_from_images(settings, table, site, layout.dataset(dataset, "features.tsv"))])
     write_table(layout.experiment(experiment, "chance.tsv"), found)
     write_table(layout.experiment(experiment, "undefined.tsv"), undefined)
     write_table(layout.experiment(experiment, "metrics.tsv"), metrics, "metrics")

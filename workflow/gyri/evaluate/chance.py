@@ -154,30 +154,45 @@ def _calibrated(null: Null, part: pd.DataFrame, cases: Classified) -> dict[str, 
 
 
 def _site(null: Null, part: pd.DataFrame, site: dict[str, str], features: Array) -> dict[str, Any]:
-    """How well the site is told from what the model says of an image, in folds that the classifier of the site has not seen."""
+    """How well the site is told from what the model says of an image."""
+    run = part[part["seed"] == sorted(part["seed"].unique())[0]]
+    found = tell_site(null, run, features[run.index], site, "the model says the same of every image")
+    return {"metric": SITE_METRIC, "structure": "", "null": SITES, **found}
+
+
+def tell_site(null: Null, run: pd.DataFrame, values: Array, site: dict[str, str], constant: str) -> dict[str, Any]:
+    """How well a logistic regression tells the site, in folds that it has not seen; groups lie in one fold each.
+
+    Args:
+        null: the images of the role.
+        run: their rows, each image once, with image_id, group and fold.
+        values: (rows, F) what the site is told from.
+        site: image -> site, "" where it is not known.
+        constant: what to say where all values are the same.
+
+    Returns:
+        Columns of chance.tsv; without a value, `note` says why.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    line = {"metric": SITE_METRIC, "structure": "", "null": SITES}
-    run = part[part["seed"] == sorted(part["seed"].unique())[0]]
     names = np.array([site.get(name, "") for name in run["image_id"]])
     counts = run.assign(site=names).groupby("site")["group"].nunique()
     kept = counts.index[(counts >= LEAST_SITE) & (counts.index != "")]
-    run = run[np.isin(names, kept)]
-    names = names[np.isin(names, kept)]
+    known = np.isin(names, kept)
+    run, names, values = run[known], names[known], values[known]
     folds = sorted(run["fold"].unique())
-    values = features[run.index]
     values = values[:, np.isfinite(values).all(0)]
     if null.role != "test" or len(kept) < 2 or len(folds) < 2:
-        return {**line, "note": f"not tested: needs two folds and two sites of at least {LEAST_SITE} groups"}
+        return {"note": f"not tested: needs two folds and two sites of at least {LEAST_SITE} groups"}
     if not values.shape[1] or (np.ptp(values, axis=0) == 0).all():
-        return {**line, "note": "not tested: the model says the same of every image"}
+        return {"note": f"not tested: {constant}"}
     said = np.empty(len(run), object)
     for fold in folds:
         held = (run["fold"] == fold).to_numpy()
         if len(set(names[~held])) < 2:
-            return {**line, "note": "not tested: a fold holds all images of a site"}
+            return {"note": "not tested: a fold holds all images of a site"}
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -189,7 +204,7 @@ def _site(null: Null, part: pd.DataFrame, site: dict[str, str], features: Array)
     truths = everywhere[null.exchange(everywhere, np.where(_without(null, everywhere), -1, null.in_fold), "site")]
     nulls = classified_under(balanced_accuracy, chosen, truths[:, null.places(run)])
     value = float(balanced_accuracy(chosen, np.ones((1, len(run))))[0])
-    return {**line, **_against(null, value, nulls, "higher"), "n": len(run), "n_groups": run["group"].nunique()}
+    return {**_against(null, value, nulls, "higher"), "n": len(run), "n_groups": run["group"].nunique()}
 
 
 def _without(null: Null, site: Indices) -> NDArray[np.bool_]:
