@@ -30,28 +30,34 @@ class Source:
 
     def __init__(self, settings: ReportSettings, layout: Layout):
         self.settings, self.layout = settings, layout
+        self._tables: dict[tuple[Path, str | None], pd.DataFrame] = {}
+        self._json: dict[Path, Any] = {}
         self.names = Names(str(settings.id_seed) if settings.hash_ids else None)
         for folder in (layout.root.resolve(), Path.home()):
             self.names.hide(folder)
 
     # ── files ──
     def table(self, path: Path, kind: str | None = None) -> pd.DataFrame:
-        """A table, or `Missing`."""
+        """A table, or `Missing`; each file is read once, and every caller gets a copy."""
         if not path.is_file():
             raise Missing(f"{self.name(path)} is not there")
-        try:
-            return self.names.table(read_table(path, kind))
-        except DataError as error:
-            raise Missing(f"{self.name(path)}: {error.problems[0].got}") from error
+        if (path, kind) not in self._tables:
+            try:
+                self._tables[path, kind] = self.names.table(read_table(path, kind))
+            except DataError as error:
+                raise Missing(f"{self.name(path)}: {error.problems[0].got}") from error
+        return self._tables[path, kind].copy()
 
     def json(self, path: Path) -> Any:
-        """A JSON file, or `Missing`."""
+        """A JSON file, or `Missing`; each file is read once, and nobody changes what it holds."""
         if not path.is_file():
             raise Missing(f"{self.name(path)} is not there")
-        try:
-            return read_json(path)
-        except DataError as error:
-            raise Missing(f"{self.name(path)}: {error.problems[0].got}") from error
+        if path not in self._json:
+            try:
+                self._json[path] = read_json(path)
+            except DataError as error:
+                raise Missing(f"{self.name(path)}: {error.problems[0].got}") from error
+        return self._json[path]
 
     def name(self, path: Path) -> str:
         """How a file is called on the page: its place below the results folder, never an absolute path."""
