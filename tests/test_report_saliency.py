@@ -123,6 +123,8 @@ def test_what_may_not_be_shown_is_black_and_without_colour() -> None:
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(slice_png(grey, np.ones((2, 2)))))))
     assert pixels[1, 0].tolist() == [0, 0, 0], "the first column, at the bottom"
     assert pixels[0, 0].tolist() == pixels[1, 1].tolist() != [0, 0, 0]
+    large = Image.open(io.BytesIO(base64.b64decode(slice_png(np.ones((300, 200)), np.ones((300, 200))))))
+    assert max(large.size) <= 128, "colours of fine images are thinned out, so that the page stays small"
     assert overlaid(np.full((1, 1), 0.5), np.zeros((1, 1))).tolist() == [[[128, 128, 128]]], (
         "a map of zeros leaves the picture alone"
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gyri.report.chart import panel, strip
 from gyri.report.colours import overlaid
-from gyri.report.gallery import MOST_PIXELS, PLANES
+from gyri.report.gallery import PLANES
 from gyri.report.parts import NONE, Missing, Reportlet, Table, exact
 from gyri.report.results import rounded
 from gyri.report.saliency import ALIKE, SPACES, TITLES, Explained, Ground, explained, ground_of, mean_ground
@@ -22,6 +22,8 @@ from gyri.report.svg import Drawing, shortened
 
 WIDTH, HEIGHT, GAP, HEAD, FOOT = 440.0, 150.0, 6.0, 24.0, 34.0
 """Size of a panel's three planes together, the gap between them, and the room above and below, in px."""
+MOST_PIXELS = 128
+"""Longer edge of a slice, in pixels; finer ones are thinned out, since colours take three times the room of grey."""
 WEIGHTS = {"no": "trained weights", "yes": "random weights"}
 EXAMPLES = 2
 """Images shown per network."""
@@ -30,7 +32,8 @@ EXAMPLES = 2
 def saliency_mean(source: Source) -> Reportlet:
     """The mean map of every network and method, the same of random weights beside it."""
     panels, data, notes = [], [], []
-    for item in explained(source):
+    items = explained(source)
+    for item in items:
         ground = mean_ground(source, list(dict.fromkeys(item.table["image_id"])))
         for method in item.methods:
             pair = {said: item.mean(method, said) for said in WEIGHTS}
@@ -42,9 +45,7 @@ def saliency_mean(source: Source) -> Reportlet:
                 panels.append(picture(title, note, ground, volume, at, largest).render("chart brain", model=item.model))
             data += _table(item, method)
         notes += [SPACES[item.facts["space"]], *_about(source, item), f"Shown: {ground.shown}."]
-    words = (
-        f"Mean saliency maps of {len(explained(source))} networks over slices of the mean image, of trained and of random weights."
-    )
+    words = f"Mean saliency maps of {len(items)} networks over slices of the mean image, of trained and of random weights."
     return Reportlet(alt=words, panels=panels, data=pd.DataFrame(data), notes=list(dict.fromkeys(notes)), columns=2)
 
 
@@ -263,8 +264,8 @@ def _said(target: object) -> str:
 
 def _examples(item: Explained, task: str) -> list[pd.Series]:
     """The first images whose maps are not all zero; of a classification each of another class as long as there are others."""
-    empty = item.table[item.table["randomized"] == "no"].groupby("image_id")["empty"].agg(lambda said: (said == "yes").all())
-    rows = item.table[item.table["image_id"].map(~empty)].drop_duplicates("image_id").sort_values("map")
+    filled = item.table[(item.table["randomized"] == "no") & (item.table["empty"] == "no")]
+    rows = filled.sort_values("map", kind="stable").drop_duplicates("image_id")
     if task == "classification":
         first = rows.drop_duplicates("target")
         rows = pd.concat([first, rows.drop(first.index)])

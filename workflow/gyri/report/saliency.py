@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gyri.errors import DataError
 from gyri.io import read_array
 from gyri.report.cases import packed_volumes
 from gyri.report.parts import Missing
@@ -81,7 +80,7 @@ def explained(source: Source) -> list[Explained]:
 
 
 def _read(source: Source, model: str) -> Explained:
-    from gyri.nifti import load
+    import nibabel
 
     def path(name: str) -> Any:
         found = source.layout.saliency(source.settings.experiment, model, name)
@@ -91,12 +90,13 @@ def _read(source: Source, model: str) -> Explained:
 
     facts = source.json(path("saliency.json"))
     try:
-        means = [load(path("means.nii.gz"), index)[0][0] for index in range(len(facts["volumes"]))]
+        # all at once: one volume after the other would unpack the file each time
+        means = np.asarray(nibabel.load(path("means.nii.gz")).dataobj, np.float32)  # type: ignore[attr-defined]
         maps = read_array(path("maps.npy"))
-    except (DataError, OSError, ValueError) as error:
+    except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, ValueError) as error:
         raise Missing(f"the maps of {model} cannot be read: {error}") from error
     table, regions = (source.table(path(name)) for name in ("saliency.tsv", "regions.tsv"))
-    return Explained(model, facts, table, regions, np.stack(means, axis=-1), maps)
+    return Explained(model, facts, table, regions, means, maps)
 
 
 @dataclass(frozen=True)
