@@ -99,7 +99,8 @@ onstart:
 
 def report_failure(log):
     """Whoever finds a failed run finds a page that says so; whatever happens here, the run stays failed."""
-    words = ["unfinished", "--config", CONFIGURATION, "--log", str(log)]
+    logs = [log] if isinstance(log, str) else log
+    words = ["unfinished", "--config", CONFIGURATION, "--log", *map(str, logs)]
     environment = {**os.environ, "PYTHONPATH": str(Path(workflow.basedir) / "workflow")}
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run([sys.executable, "-m", "gyri", *words], env=environment, check=False, timeout=600)

@@ -55,7 +55,7 @@ def unfinished(options: argparse.Namespace) -> None:
 
     try:
         settings = index_settings(load_config(options.config))
-        text = options.log.read_text(encoding="utf-8", errors="replace") if options.log and options.log.is_file() else ""
+        text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in options.log if path.is_file())
         pages = write_unfinished(settings.experiments, Layout(options.results), settings.title, text)
     except Exception as error:  # it is called because something is wrong already
         print(f"no page about the failure could be written: {' '.join(str(error).split())}", file=sys.stderr)

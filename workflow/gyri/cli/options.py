@@ -69,7 +69,7 @@ def _add_commands(commands_of: argparse._SubParsersAction) -> None:
     unfinished = commands_of.add_parser("unfinished", help="after a failure: pages that say what failed, and show what there is")
     unfinished.add_argument("--config", type=Path, default=Path("config.yaml"), help="configuration file (default: config.yaml)")
     unfinished.add_argument("--results", type=Path, default=Path("results"), help="results folder (default: results)")
-    unfinished.add_argument("--log", type=Path, help="Snakemake's own log of the run, below .snakemake/log")
+    unfinished.add_argument("--log", type=Path, nargs="*", default=[], help="Snakemake's own logs of the run, in .snakemake/log")
     unfinished.set_defaults(action=commands.unfinished)
 
     schema = commands_of.add_parser("schema", help="print the JSON schema of configuration files")

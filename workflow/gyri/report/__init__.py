@@ -11,6 +11,7 @@ from gyri.report.assemble import page_and_twin
 from gyri.report.beside import write_beside
 from gyri.report.index import index_page, index_twin
 from gyri.report.source import Source
+from gyri.report.twin import IndexTwin, checked
 from gyri.report.unfinished import remove_unfinished
 
 __all__ = ["run", "run_index"]
@@ -29,7 +30,7 @@ def run(settings: ReportSettings, layout: Layout) -> dict[str, Any]:
     source = Source(settings, layout)
     text, content = page_and_twin(source)
     text, content = source.names.page(text), source.names.content(content)
-    write_json(layout.experiment(settings.experiment, "report.json"), content)
+    write_json(layout.experiment(settings.experiment, "report.json"), checked(content))
     write_text(layout.experiment(settings.experiment, "report.html"), text)
     write_beside(source)
     remove_unfinished(layout.experiment(settings.experiment))
@@ -57,7 +58,7 @@ def run_index(settings: list[ReportSettings], layout: Layout, title: str) -> dic
     text, content = index_page(sources, title), index_twin(sources, title)
     for source in sources:
         text, content = source.names.page(text), source.names.content(content)
-    write_json(layout.root / "report.json", content)
+    write_json(layout.root / "report.json", checked(content, IndexTwin))
     write_text(layout.root / "report.html", text)
     remove_unfinished(layout.root)
     return {"bytes": len(text.encode()), "experiments": len(sources)}

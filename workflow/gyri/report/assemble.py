@@ -16,11 +16,12 @@ from markupsafe import Markup
 
 from gyri import __version__
 from gyri.report import sheets, trust
-from gyri.report.again import reproduce
+from gyri.report.again import identities, reproduce
 from gyri.report.alarms import FEW, alarms, summary
 from gyri.report.figures_calibration import reliability
 from gyri.report.figures_classification import confusion, probabilities
 from gyri.report.figures_cohort import balance, cohort_table, distributions
+from gyri.report.figures_cost import cost_accuracy
 from gyri.report.figures_gains import ensemble_gain, postprocessing
 from gyri.report.figures_learning import curves
 from gyri.report.figures_ranking import precision_recall, roc
@@ -63,6 +64,7 @@ MAKERS: dict[str, Callable[[Source], Reportlet]] = {
     "confusion": confusion,
     "dice_against_volume": dice_against_volume,
     "dice_per_structure": dice_per_structure,
+    "cost_accuracy": cost_accuracy,
     "distributions": distributions,
     "ensemble_gain": ensemble_gain,
     "error_against_true": error_against_true,
@@ -307,6 +309,10 @@ def twin(source: Source, made_sections: list[dict[str, Any]], answers: list[trus
         "checks": [asdict(check) for check in answers],
         "missing": gaps(made_sections),
         "software": software(source),
+        "warnings": [asdict(alarm) for alarm in alarms(source)],
+        "sheets": sheets.tally(source),
+        "identities": identities(source),
+        "form": 1,
         "gyri": __version__,
     }
     content["headline"] = _rows(lambda: headline(source))

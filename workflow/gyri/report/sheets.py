@@ -118,6 +118,15 @@ def markdown(source: Source, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def tally(source: Source) -> dict[str, dict[str, int]]:
+    """Numbers of answered, partly answered and unanswered items by sheet."""
+    found = {}
+    for name in NAMES:
+        states = Counter(one.state for one in answers(source, name))
+        found[name] = {"items": states.total(), **{state: states[state] for state in ("answered", "partly", "unanswered")}}
+    return found
+
+
 def counts(found: list[Answer], name: str) -> str:
     """How many items are answered."""
     states = Counter(one.state for one in found)
