@@ -51,7 +51,7 @@ class Visit:
 @contextmanager
 def opened(browser: Browser, path: Path, width: int = 1440, theme: str = "light") -> Iterator[Visit]:
     """The file in a window of its own that reaches nothing but files."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True)  # type: ignore[arg-type]
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
     page = context.new_page()
     page.set_default_timeout(20_000)
     visit = Visit(page, path.parent)
