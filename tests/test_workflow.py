@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,21 @@ def test_every_headline_number_has_an_interval_and_its_counts(finished: Path) ->
     headline = metrics[(metrics.fold == "all") & (metrics.role == "test")]
     assert {"unet", "linear", "majority"} == set(headline.model)
     assert headline[["ci_low", "ci_high", "n", "n_groups"]].notna().all().all()
+
+
+def test_snakemakes_own_report_holds_the_pages(project: Path) -> None:
+    done = run_snakemake(project, "--report", "report.zip")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(project / "report.zip") as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    ours = {page: (project / "results" / page).read_bytes() for page in ("report.html", "blobs/report.html", "blobs/methods.md")}
+    for page, content in ours.items():
+        assert content in held.values(), f"{page} is in the archive"
+    frame = b"".join(content for name, content in held.items() if content not in ours.values())
+    for words in (b"All experiments", b"Experiments", b"whether the result can be", b"written from what its jobs recorded"):
+        assert words in frame, words
+    shell = next(content for name, content in held.items() if name.endswith("report.html") and content not in ours.values())
+    assert not re.search(rb'<(?:script|link|img)[^>]+(?:src|href)="https?:', shell), "it loads nothing from a network"
 
 
 def test_a_configfile_replaces_the_default(project: Path) -> None:
