@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"<!-- (file|append): (\S+) -->\n```python\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"<!-- (file|append): (\S+) -->\n```(?:python|yaml)\n(.*?)```", re.DOTALL)
 COMMANDS = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["add_a_model.md", "add_a_dataset.md", "add_a_metric.md"])
+@pytest.mark.parametrize("page", ["add_a_model.md", "add_a_dataset.md", "add_a_metric.md", "add_a_figure.md"])
 def test_how_to(page: str, tmp_path: Path) -> None:
     for name in ("workflow", "tests"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
