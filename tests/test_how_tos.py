@@ -20,7 +20,8 @@ COMMANDS = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 def test_how_to(page: str, tmp_path: Path) -> None:
     for name in ("workflow", "tests"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "Snakefile", "config.yaml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
     text = (REPOSITORY / "docs" / page).read_text()
     blocks = BLOCK.findall(text)
     assert blocks
