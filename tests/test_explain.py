@@ -16,7 +16,7 @@ from gyri import settings as choose
 from gyri.config.load import parse_config
 from gyri.config.saliency import ExplainSettings, Saliency
 from gyri.errors import DataError
-from gyri.explain import run, template_grid
+from gyri.explain import deaf_folds, run, template_grid
 from gyri.explain.choice import choose_images
 from gyri.explain.maps import scaled
 from gyri.explain.methods import occlusion
@@ -182,6 +182,12 @@ def test_what_has_no_maps_says_why(trained: Layout, monkeypatch: pytest.MonkeyPa
     about = read_json(trained.saliency("ages", "net", "saliency.json"))
     assert about["skipped"] == {"class_activation": "the network has no convolutions"} and about["layer"] is None
     assert about["methods"] == ["gradient", "occlusion"]
+
+
+def test_a_network_that_ignores_its_input_is_a_warning() -> None:
+    rows = [("0", "no", "yes"), ("0", "yes", "no"), ("1", "no", "yes"), ("1", "no", "no")]
+    (said,) = deaf_folds(pd.DataFrame(rows, columns=["fold", "randomized", "empty"]))
+    assert said.startswith("fold 0") and "does not depend on the image" in said
 
 
 def test_only_registered_images_are_in_template_space() -> None:

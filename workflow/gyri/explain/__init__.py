@@ -204,10 +204,22 @@ class _Work:
         write_table(path("regions.tsv"), pd.DataFrame(self.regions, columns=REGION_COLUMNS))
         write_nifti(path("means.nii.gz"), means, affine, facts["spacing_mm"])
         write_json(path("saliency.json"), facts)
-        return {"images": int(table["image_id"].nunique()), "maps": len(table), "space": facts["space"], "layer": self.layer}
+        counts = {"images": int(table["image_id"].nunique()), "maps": len(table)}
+        return {**counts, "space": facts["space"], "layer": self.layer, "warnings": deaf_folds(table)}
 
     def _registered(self) -> bool:
         return self.store.manifest["settings"]["preprocess"]["registration"] != "none"
+
+
+def deaf_folds(table: pd.DataFrame) -> list[str]:
+    """One sentence per fold whose trained network gives the same output whatever it is shown.
+
+    Args:
+        table: saliency.tsv.
+    """
+    rows = table[table["randomized"] == "no"]
+    silent = (rows["empty"] == "yes").groupby(rows["fold"]).all()
+    return [f"fold {fold}: the output does not depend on the image: every saliency map is zero" for fold in silent[silent].index]
 
 
 def edges_of(record: SpatialRecord) -> tuple[float, float, float]:
