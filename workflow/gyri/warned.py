@@ -46,12 +46,11 @@ class Caught:
             for line in handle:
                 kind, message = json.loads(line)
                 counts[kind, message] += 1
-        found = [{"kind": kind, "message": message, "count": count} for (kind, message), count in counts.most_common(MOST)]
+        common = counts.most_common(MOST)
+        found: list[dict[str, Any]] = [{"kind": kind, "message": message, "count": count} for (kind, message), count in common]
         if len(counts) > MOST:
             left = f"{len(counts) - MOST} more different warnings; the log has them"
-            found.append(
-                {"kind": "left out", "message": left, "count": sum(counts.values()) - sum(item["count"] for item in found)}
-            )
+            found.append({"kind": "left out", "message": left, "count": counts.total() - sum(count for _, count in common)})
         return found
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ def _of(record: dict[str, Any]) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     told = [*_list(record.get("warnings")), *_list(facts.get("warnings"))]
     for item in told:
-        entry = {"kind": "gyri", "message": item, "count": 1} if isinstance(item, str) else item
+        entry: dict[str, Any] = {"kind": "gyri", "message": item, "count": 1} if isinstance(item, str) else item
         key = (str(entry.get("kind", "gyri")), without_paths(str(entry.get("message", ""))))
         found[key] = max(found.get(key, 0), int(entry.get("count", 1)))
     return found

@@ -174,7 +174,7 @@ def _environments(source: Source) -> list[Entity]:
     found: list[Entity] = [{"@id": "#licence-of-gyri", "@type": "CreativeWork", "name": "Apache-2.0"}]
     for item in software(source)["environments"]:
         kind = ["ContainerImage", "SoftwareApplication"] if item["kind"] == "image" else "SoftwareApplication"
-        about = {"@id": f"#{item['kind']}-{item['identity']}", "@type": kind, "name": f"{item['kind']} {item['identity']}"}
+        about: Entity = {"@id": f"#{item['kind']}-{item['identity']}", "@type": kind, "name": f"{item['kind']} {item['identity']}"}
         about |= {
             "identifier": image_digest(item["kind"], item["identity"]),
             "description": f"Environment of {', '.join(item['stages'])}.",

@@ -210,7 +210,7 @@ def _largest(source: Source) -> str | None:
     values = pd.to_numeric(table["smd"], errors="coerce").abs()
     if values.isna().all():
         return None
-    row = table.loc[values.idxmax()]
+    row = table[values == values.max()].iloc[0]
     return f"{values.max():.2f} ({row['column']}{' ' + str(row['value']) if str(row['value']) not in ('', 'nan') else ''}, fold {row['fold']})"
 
 
@@ -234,7 +234,7 @@ COUNTED: dict[str, Callable[[Source], Any]] = {
     "metrics.tsv#sd_folds": _spread("sd_folds"),
     "metrics.tsv#sd_seeds": _spread("sd_seeds"),
     "predictions.tsv#columns": lambda source: [
-        name for name in source.predictions if name.startswith(("prediction", "probability"))
+        name for name in source.predictions.columns if str(name).startswith(("prediction", "probability"))
     ],
     "splits.tsv#leaks": _leaks,
     "splits.tsv#roles": _roles,
