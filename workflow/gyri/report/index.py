@@ -12,6 +12,7 @@ from gyri import __version__
 from gyri.progress import duration
 from gyri.report.assemble import assets, facts, rendered, template, tidy
 from gyri.report.chart import Axes, padded
+from gyri.report.figures_index import gains
 from gyri.report.figures_results import LEGEND, forest, legend_mark
 from gyri.report.parts import Missing, Reportlet, Table, exact
 from gyri.report.results import HEADLINE, axis_label, best_models, estimate, headline, metric, sentence, shared_digits, sizes
@@ -27,9 +28,10 @@ def index_page(sources: list[Source], title: str) -> str:
     parts = [
         _part("overview", "All experiments", OVERVIEW, lambda: overview(sources)),
         _part("cost", "Time against result", COST, lambda: cost(sources)),
+        _part("gains", "Experiments beside each other", GAINS, lambda: gains(sources)),
     ]
     text = template("index.html.j2").render(
-        title=title, cards=[_card(source) for source in sources], overview=parts[0], cost=parts[1], version=__version__, **assets()
+        title=title, cards=[_card(source) for source in sources], overview=parts[0], cost=parts[1], gains=parts[2], version=__version__, **assets()
     )
     return tidy(text)
 
@@ -37,6 +39,11 @@ def index_page(sources: list[Source], title: str) -> str:
 OVERVIEW = (
     "The best trained model or ensemble of each experiment beside its best baseline, on participants that no model saw. "
     "Checks count what deserves a look (!) or is wrong (✗); they are explained on the experiment's page."
+)
+GAINS = (
+    "Each mark is one trained model or ensemble: how much of the way from the best baseline (0) to a perfect result (1) it goes, so that "
+    "experiments with different metrics share one axis. The line is the interval (95\u00a0%) of the difference on the same participants. "
+    "Alarming: a line that reaches 0, since nothing is then shown to be gained by training."
 )
 COST = (
     "Each mark is one model: wall time of all its trainings (folds and seeds) against its result and interval (95\u00a0%). "
