@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from gyri.report.chart import Axes, padded
+from gyri.report.figures_results import LEGEND, legend_mark
 from gyri.report.parts import Missing, Reportlet
 from gyri.report.results import HEADLINE, best_models, headline, metric, rounded
 from gyri.report.source import Source
@@ -28,7 +29,8 @@ def gains(sources: list[Source]) -> Reportlet:
         alt="Gain over the best baseline. " + "; ".join(said),
         panels=[_drawn(table, 900, 250)],
         narrow=[_drawn(table, 380, 130)],
-        data=table.drop(columns="colour"),
+        legend=[(legend_mark(kind), words) for kind, words in LEGEND if kind in ("network", "ensemble")],
+        data=table.drop(columns=["colour", "kind"]),
         notes=[words] if words else [],
         columns=1,
     )
@@ -57,6 +59,7 @@ def _gains(source: Source) -> list[dict[str, Any]]:
                 "gain": (float(row.value) - float(baseline["value"])) / way,
                 "ci_low": edges[0] if edges else math.nan,
                 "ci_high": edges[-1] if edges else math.nan,
+                "kind": row.kind,
                 "colour": source.colour(str(row.model)),
             }
         )
@@ -94,7 +97,10 @@ def _drawn(table: pd.DataFrame, width: float, left: float) -> Markup:
             if not math.isnan(float(row.ci_low)):  # type: ignore[arg-type]
                 tip += f" [{rounded(float(row.ci_low), 2)}, {rounded(float(row.ci_high), 2)}]"  # type: ignore[arg-type]
                 drawing.line(axes.px(row.ci_low), y + 13, axes.px(row.ci_high), y + 13, f"interval {row.colour}", tip)  # type: ignore[arg-type]
-            drawing.rect(axes.px(row.gain) - 4.6, y + 8.4, 9.2, 9.2, f"solid {row.colour}", tip)  # type: ignore[arg-type]
+            if row.kind == "ensemble":
+                drawing.diamond(axes.px(row.gain), y + 13, 6.2, f"solid {row.colour}", tip)  # type: ignore[arg-type]
+            else:
+                drawing.rect(axes.px(row.gain) - 4.6, y + 8.4, 9.2, 9.2, f"solid {row.colour}", tip)  # type: ignore[arg-type]
             drawing.text(left - 8, y + 17, shortened(str(row.label), left - 12), "t e")
             if width > 500:
                 drawing.text(width - 4, y + 17, rounded(float(row.gain), 2), "t e")  # type: ignore[arg-type]

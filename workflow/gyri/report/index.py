@@ -31,7 +31,13 @@ def index_page(sources: list[Source], title: str) -> str:
         _part("gains", "Experiments beside each other", GAINS, lambda: gains(sources)),
     ]
     text = template("index.html.j2").render(
-        title=title, cards=[_card(source) for source in sources], overview=parts[0], cost=parts[1], gains=parts[2], version=__version__, **assets()
+        title=title,
+        cards=[_card(source) for source in sources],
+        overview=parts[0],
+        cost=parts[1],
+        gains=parts[2],
+        version=__version__,
+        **assets(),
     )
     return tidy(text)
 
