@@ -16,6 +16,7 @@ from gyri.config.experiments import ReportSettings
 from gyri.config.saliency import ExplainSettings, Saliency
 from gyri.explain import run
 from gyri.layout import Layout
+from gyri.report.assemble import made
 from gyri.report.colours import RAMPS, overlaid
 from gyri.report.figures_saliency import (
     saliency_check,
@@ -161,6 +162,10 @@ def test_what_is_missing_says_why(layout: Layout, tmp_path: Path) -> None:
     assert "`saliency.methods` is empty" in reason(explained=[])
     assert "no network was trained" in reason(explained=[], models={"majority": 1})
     assert reason(explained=["other"]) == "results/kinds/other/saliency/saliency.json is not there"
+    part = {"make": "saliency_mean", "title": "Mean saliency", "caption": "", "optional": True}
+    assert made(Source(SETTINGS.model_copy(update={"explained": []}), layout), part)["skipped"], "nobody asked for it"
+    lost = made(Source(SETTINGS.model_copy(update={"explained": ["other"]}), layout), part)
+    assert lost["missing"] and not lost["skipped"], "a failed stage shows as missing"
     path = layout.saliency("kinds", "net", "means.nii.gz")
     content = path.read_bytes()
     try:

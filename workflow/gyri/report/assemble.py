@@ -39,7 +39,7 @@ from gyri.report.figures_subgroups import site_probe, sites, subgroup_forest
 from gyri.report.gallery import segmentation_gallery
 from gyri.report.machines import machines
 from gyri.report.methods import methods
-from gyri.report.parts import MOST_ROWS, Missing, Reportlet, html_table, tsv_link
+from gyri.report.parts import MOST_ROWS, Lost, Missing, Reportlet, html_table, tsv_link
 from gyri.report.results import HEADLINE, headline, metric, overall, sentence
 from gyri.report.software import software
 from gyri.report.source import Source
@@ -160,7 +160,7 @@ def made(source: Source, part: dict[str, Any]) -> dict[str, Any]:
         return {**about, **rendered(MAKERS[part["make"]](source), about["id"], f"{source.settings.experiment}_")}
     except Missing as missing:
         empty = rendered(Reportlet(), about["id"], "")
-        return {**empty, **about, "missing": str(missing), "skipped": bool(part.get("optional"))}
+        return {**empty, **about, "missing": str(missing), "skipped": bool(part.get("optional")) and not isinstance(missing, Lost)}
 
 
 def rendered(part: Reportlet, name: str, prefix: str) -> dict[str, Any]:

@@ -305,7 +305,7 @@ def saliency_regions(source: Source) -> Reportlet:
     columns = ["Model", "Method", "Region", "#% of voxels", "#% of the map", "#Ratio", "#SD over images", "#Ratio, random weights"]
     caption = f"Share of the absolute map in each region of {label}"
     table = Table(columns, body, caption, classes="sortable filterable", row_models=models)
-    return Reportlet(tables=[table], data=rows, notes=[f"Regions of the label image `{label}`; “background” is all the rest."])
+    return Reportlet(tables=[table], data=rows, notes=[f"Regions of the label image {label}; background is all the rest."])
 
 
 def _percent(value: float) -> str | Markup:

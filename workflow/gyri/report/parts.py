@@ -19,6 +19,10 @@ class Missing(Exception):
     """What a part of the page needs is not there; the text says what and why."""
 
 
+class Lost(Missing):
+    """What the run was asked for is not there: also an optional part then shows as missing."""
+
+
 @dataclass
 class Table:
     """A table for reading.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gyri.io import read_array
 from gyri.report.cases import packed_volumes
-from gyri.report.parts import Missing
+from gyri.report.parts import Lost, Missing
 from gyri.report.privacy import Spacing3, visible
 from gyri.report.source import Source
 
@@ -68,7 +68,8 @@ def explained(source: Source) -> list[Explained]:
     """The networks with saliency maps.
 
     Raises:
-        Missing: there is none, or a file of one is missing.
+        Missing: none was asked for.
+        Lost: a file of one is not there.
     """
     settings = source.settings
     if settings.task not in ("classification", "regression"):
@@ -76,7 +77,10 @@ def explained(source: Source) -> list[Explained]:
     if not settings.explained:
         reason = "`saliency.methods` is empty" if source.networks else "baselines are not explained, and no network was trained"
         raise Missing(f"no maps were asked for: {reason}")
-    return [_read(source, model) for model in settings.explained]
+    try:
+        return [_read(source, model) for model in settings.explained]
+    except Missing as gap:
+        raise Lost(str(gap)) from gap
 
 
 def _read(source: Source, model: str) -> Explained:
