@@ -10,11 +10,24 @@ from markupsafe import Markup
 from gyri.environment import CONTAINERS
 from gyri.errors import DataError
 from gyri.io import canonical_json, read_json, sha256_text
-from gyri.report.parts import Missing, Reportlet
+from gyri.report.parts import Missing, Reportlet, Table, html_table
 from gyri.report.software import KINDS, software
 from gyri.report.source import Source
 
 NAMES = ("dataset", "experiment", "model", "fold", "seed")
+ORDER = (
+    "synthetic",
+    "dataset",
+    "audit",
+    "split",
+    "preprocess",
+    "normalize",
+    "train",
+    "predict-fold",
+    "ensemble",
+    "evaluate",
+    "explain",
+)
 MOST_COMMANDS = 400
 UNKNOWN = "not recorded"
 
@@ -25,9 +38,9 @@ def reproduce(source: Source) -> Reportlet:
     if not jobs:
         raise Missing("no provenance file was found")
     facts, name = source.description, source.settings.experiment
-    about = Markup('<dl class="identities">{}</dl>').format(
-        Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*item) for item in identities(source).items())
-    )
+    rows = [[name, Markup("<code>{}</code>").format(value)] for name, value in identities(source).items()]
+    table = html_table(Table(["What", "Which"], rows, "What this run was made from", classes="compact"))
+    about = Markup('<div class="scroll" tabindex="0" role="region" aria-label="What this run was made from">{}</div>').format(table)
     body = Markup(
         "{about}<p>With the same configuration file, from the repository's folder:</p>"
         "<pre><code>snakemake -c{threads} --configfile YOUR_CONFIGURATION.yaml results/{name}/report.html</code></pre>"
@@ -53,8 +66,9 @@ def reproduce(source: Source) -> Reportlet:
 
 
 def job_records(source: Source) -> list[dict[str, Any]]:
-    """Provenance of every job but those that write pages."""
-    return [record for record in source.provenance if record.get("stage") not in (None, "report", "index", "unreadable")]
+    """Provenance of every job but those that write pages, in the order of the stages."""
+    found = [record for record in source.provenance if record.get("stage") not in (None, "report", "index", "unreadable")]
+    return sorted(found, key=lambda record: ORDER.index(record["stage"]) if record["stage"] in ORDER else len(ORDER))
 
 
 def values(records: list[dict[str, Any]], *keys: str) -> list[str]:

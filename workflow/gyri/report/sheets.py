@@ -141,7 +141,7 @@ def reportlet(name: str) -> Callable[[Source], Reportlet]:
         found = answers(source, name)
         rows = []
         for one in found:
-            said = one.answer or Markup('<span class="open">{}</span>').format(one.why)
+            said = one.answer or Markup("<em>{}</em>").format(one.why)
             keys = Markup("<br>").join(Markup("<code>{}</code>").format(key) for key in one.read_from)
             rows.append([one.item, Markup('{}<br><span class="about">{}</span>').format(one.asks, one.section), said, keys])
         table = Table(["Item", "Asked for", "Answer", "Read from"], rows, sheet(name)["title"], classes="folded sheet")
