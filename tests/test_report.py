@@ -7,7 +7,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -519,37 +518,7 @@ def test_an_unknown_metric_keeps_its_name() -> None:
     assert metric("hd95").unit == "mm"
 
 
-# ── in a browser ──
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="skipped: no Chromium")
-@pytest.mark.parametrize("width", [500, 1440])
-def test_the_page_works_in_a_browser(finished: tuple[Layout, dict], tmp_path: Path, width: int) -> None:
-    """The script runs without error and nothing is wider than the window."""
-    probe = (
-        "<script>window.addEventListener('error', e => document.body.dataset.error = e.message)</script>",
-        "<script>HTMLAnchorElement.prototype.click = function () { document.body.dataset.saved = this.download };"
-        "document.body.dataset.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;"
-        "document.querySelector('th button').click(); document.querySelector('[data-save]').click();"
-        "document.body.dataset.sorted = document.querySelectorAll('[aria-sort]').length</script>",
-    )
-    page = page_of(finished[0], "tissue").replace("<body>", "<body>" + probe[0]).replace("</body>", probe[1] + "</body>")
-    (tmp_path / "page.html").write_text(page, encoding="utf-8")
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    switches += [
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--window-size={width},900",
-    ]
-    command = ["chromium", *switches, "--dump-dom", f"file://{tmp_path / 'page.html'}"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    body = re.search(r"<body[^>]*>", shown)
-    assert body
-    assert 'data-wide="0"' in body[0]
-    assert 'data-sorted="1"' in body[0]
-    assert 'data-saved="tissue_forest.svg"' in body[0]
-    assert "data-error" not in body[0]
-
-
+# ── comparisons ──
 def test_comparisons_say_their_number_and_what_was_refused(finished: tuple[Layout, dict]) -> None:
     page = page_of(finished[0], "tissue")
     figure = re.search(r'<figure id="comparisons".*?</figure>', page, re.S)

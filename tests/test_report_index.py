@@ -15,7 +15,7 @@ from gyri.layout import Layout
 from gyri.report.cases import Case
 from gyri.report.figures_index import gains
 from gyri.report.source import Source
-from gyri.report.viewer import MOST_VOXELS, thinning, volume
+from gyri.report.viewer import MOST_CASES, MOST_VOXELS, thinning, volume
 from gyri.tables import read_table
 
 
@@ -89,3 +89,12 @@ def test_large_volumes_are_thinned_to_the_budget_and_stay_in_shape() -> None:
     assert np.prod([-(-size // by) for size, by in zip((256, 256, 40), step, strict=True)]) <= MOST_VOXELS
     assert thinning((60, 60, 60), (1.0, 1.0, 1.0)) == (1, 1, 1)
     assert thinning((1024, 1024, 1), (1.0, 1.0, 1.0))[2] == 1
+
+
+def test_five_volumes_of_noise_leave_room_in_the_page() -> None:
+    """Noise is what compresses worst; a page of 300 cases may hold 8 MB."""
+    rng = np.random.default_rng(0)
+    image, labels = rng.normal(size=(256, 256, 176)).astype(np.float32), np.zeros((256, 256, 176), int)
+    labels[60:200, 60:200, 40:140] = 1 + np.indices((140, 140, 100)).sum(0) // 40
+    text = volume(Case(image, labels, np.roll(labels, 2), (1.0, 1.0, 1.0), 0), True)
+    assert MOST_CASES * len(text) < 3_000_000
