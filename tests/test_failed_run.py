@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +14,6 @@ from gyri.cli import main
 from gyri.layout import Layout
 from gyri.report import run, run_index
 from gyri.report.unfinished import PAGE, TWIN, failures, last_error, write_unfinished
-from tiny import CONFIG, make_project, run_snakemake, write_config
 
 ERROR = """[Sat Nov 21 17:01:02 2026]
 Error in rule train_model:
@@ -129,29 +127,3 @@ def test_half_made_files_do_not_hide_what_failed(tree: tuple[Layout, list[Any]],
     write_unfinished(tree[1], tree[0], "Brains", ERROR.format(output="x"))
     page = tree[0].experiment("tissue", PAGE).read_text()
     assert "train-fold-0-seed-1" in page and "list index out of range" in page
-
-
-@pytest.mark.workflow
-def test_a_real_run_in_which_a_training_fails(tmp_path: Path) -> None:
-    """Once without --keep-going, once with it; then the cause is mended, and report and index take the page's place."""
-    config = copy.deepcopy(CONFIG)
-    config["datasets"]["tiny"]["run_folds"] = [0]
-    blobs = config["experiments"]["blobs"]
-    blobs["architectures"] = {"unet": {"arguments": {"width": 2, "levels": 2}}, "majority": {}, "linear": {}}
-    blobs["training"] |= {"epochs": 1, "learning_rate": 1.0e30, "gradient_clip": None}
-    project = make_project(tmp_path / "failing", cases=9, config=config)
-    results = project / "results"
-    for words in ([], ["--keep-going"]):
-        done = run_snakemake(project, *words)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "what failed, and what there is" in done.stderr and "Traceback" not in done.stdout + done.stderr
-        page = (results / "blobs" / PAGE).read_text()
-        assert "train-fold-0-seed-0 of blobs/unet" in page and "training loss of nan" in page
-        assert "report-unfinished.html" in (results / PAGE).read_text()
-        assert not (results / "blobs/report.html").exists()
-        assert (results / "blobs/majority/fold-0/seed-0/provenance-train.json").is_file() or not words
-    blobs["training"]["learning_rate"] = 1.0e-3
-    write_config(project, config)
-    done = run_snakemake(project)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (results / "report.html").is_file() and not (results / PAGE).exists() and not (results / "blobs" / PAGE).exists()

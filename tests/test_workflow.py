@@ -81,6 +81,24 @@ def test_snakemakes_own_report_holds_the_pages(project: Path) -> None:
     assert not re.search(rb'<(?:script|link|img)[^>]+(?:src|href)="https?:', shell), "it loads nothing from a network"
 
 
+@pytest.mark.parametrize("words", [[], ["--keep-going"]], ids=["stop", "keep-going"])
+def test_a_run_that_fails_leaves_a_page_that_says_so(project: Path, words: list[str]) -> None:
+    """Two trainings diverge; the page of the earlier run stays, and is said to be old."""
+    config = copy.deepcopy(CONFIG)
+    config["experiments"]["blobs"]["training"] |= {"learning_rate": 1.0e30, "gradient_clip": None}
+    write_config(project, config)
+    done = run_snakemake(project, *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "what failed, and what there is: results/report-unfinished.html" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    page = (project / "results/blobs/report-unfinished.html").read_text()
+    top = page[page.index("<h1>") : page.index("<section")]
+    assert "of blobs/unet" in top and "training loss of nan" in top and "2 of 6 trainings" in top
+    assert "results/logs/blobs/unet/train-fold-" in top and "is of an earlier run" in top
+    assert str(project) not in page
+    assert 'href="blobs/report-unfinished.html"' in (project / "results/report-unfinished.html").read_text()
+
+
 def test_a_configfile_replaces_the_default(project: Path) -> None:
     config = copy.deepcopy(CONFIG)
     config["experiments"] = {"other": config["experiments"]["blobs"]}
