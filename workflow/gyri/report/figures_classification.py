@@ -34,7 +34,7 @@ def confusion(source: Source) -> Reportlet:
             continue
         truth, said = rows["target"].astype(str), rows["prediction"].astype(str)
         counts = np.array([[int(((truth == a) & (said == b)).sum()) for b in classes] for a in classes])
-        panels.append(_matrix(source.label(model), counts, classes))
+        panels.append(_matrix(source.label(model), counts, classes, model))
         data += [
             {"model": model, "truth": a, "prediction": b, "n": counts[i, j]}
             for i, a in enumerate(classes)
@@ -58,7 +58,7 @@ def _whose(source: Source) -> str:
     return f"{start}, each once; of models with several seeds the first." if several else f"{start}, each once."
 
 
-def _matrix(title: str, counts: NDArray[np.integer], classes: list[str]) -> Markup:
+def _matrix(title: str, counts: NDArray[np.integer], classes: list[str], model: str) -> Markup:
     size = min(max(52.0, 180.0 / len(classes)), 84.0) if len(classes) < 6 else 42.0
     left, top = 104.0, 54.0
     drawing = Drawing(max(left + size * len(classes) + 12, 280), top + size * len(classes) + 30)
@@ -86,7 +86,7 @@ def _matrix(title: str, counts: NDArray[np.integer], classes: list[str]) -> Mark
             drawing.text(x + size / 2, y + size / 2 + 1, str(counts[i, j]), f"{kind} b")
             drawing.text(x + size / 2, y + size / 2 + 16, f"{100 * share:.0f} %", f"{kind} small")
     drawing.text(left + size * len(classes) / 2, top + size * len(classes) + 20, "columns: predicted, rows: true", "t m q small")
-    return drawing.render("chart")
+    return drawing.render("chart", model=model)
 
 
 def probabilities(source: Source) -> Reportlet:
@@ -130,4 +130,4 @@ def _strips(source: Source, model: str, rows: pd.DataFrame, classes: list[str], 
             f"{image}, fold {fold}: {value:.3f}" for image, fold, value in zip(part["image_id"], part["fold"], values, strict=True)
         ]
         strip(axes, middle, 17, values, source.colour(model), tips, every)
-    return drawing.render("chart")
+    return drawing.render("chart", model=model)

@@ -109,7 +109,7 @@ def _loss(source: Source, table: pd.DataFrame, model: str) -> Markup:
             for epoch, loss in zip(chosen["epoch"], chosen["validation_loss"], strict=True)
         ]
         axes.dots(chosen["epoch"], np.minimum(chosen["validation_loss"], y[1]), f"chosen {colour}", tips, 4)
-    return drawing.render("chart")
+    return drawing.render("chart", model=model)
 
 
 def _metric(source: Source, table: pd.DataFrame, model: str, column: str) -> Markup:
@@ -125,7 +125,7 @@ def _metric(source: Source, table: pd.DataFrame, model: str, column: str) -> Mar
         chosen = _chosen(good)
         tips = [f"{label}: epoch {epoch:.0f}, {value:.4g}" for epoch, value in zip(chosen["epoch"], chosen[column], strict=True)]
         axes.dots(chosen["epoch"], chosen[column], f"chosen {colour}", tips, 4)
-    return drawing.render("chart")
+    return drawing.render("chart", model=model)
 
 
 def _chosen(run: pd.DataFrame) -> pd.DataFrame:

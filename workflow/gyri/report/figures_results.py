@@ -167,8 +167,9 @@ def _forest(source: Source, rows: pd.DataFrame, runs: pd.DataFrame, name: str, w
         if index and blocks[index] != blocks[index - 1]:
             drawing.line(0, top + row_height * index, width, top + row_height * index, "rule")
         where = (12.0, middle + 4, width - 8.0, middle + 4) if beside else (12.0, middle - 13, width - 12.0, middle - 13)
-        _row(axes, row, runs, middle, source.colour(row["model"]))
-        _words(drawing, row, texts[index], where, left if beside else right - text_width(texts[index]))
+        with drawing.model(str(row["model"])):
+            _row(axes, row, runs, middle, source.colour(row["model"]))
+            _words(drawing, row, texts[index], where, left if beside else right - text_width(texts[index]))
     return drawing.render("chart")
 
 

@@ -43,7 +43,9 @@ def comparisons(source: Source) -> Reportlet:
     ]
     if refused:
         notes.append(f"{refused} pairs are not compared: see the notes.")
-    return Reportlet(tables=[Table(columns, body, f"{name} of every pair of models", classes="sortable")], data=rows, notes=notes)
+    about = [f"{first} {second}" for first, second in zip(rows["first"], rows["second"], strict=True)]
+    table = Table(columns, body, f"{name} of every pair of models", "sortable", row_models=about)
+    return Reportlet(tables=[table], data=rows, notes=notes)
 
 
 def compared_although(source: Source) -> int:
@@ -74,7 +76,9 @@ def chance(source: Source) -> Reportlet:
     columns = ["Model", "Metric", "Null", "#Value", "#Chance", "#95\u00a0% of the null", "#p", "#p, Holm", "Note"]
     count = int(rows["permutations"].max()) if rows["permutations"].notna().any() else 0
     notes = [f"{count} draws. Holm\u2019s procedure allows for the models of one metric."]
-    return Reportlet(tables=[Table(columns, body, "Against chance", classes="sortable filterable")], data=rows, notes=notes)
+    about = [str(model) if model else "" for model in rows["model"]]
+    table = Table(columns, body, "Against chance", "sortable filterable", row_models=about)
+    return Reportlet(tables=[table], data=rows, notes=notes)
 
 
 def subgroups(source: Source) -> Reportlet:
@@ -92,7 +96,8 @@ def subgroups(source: Source) -> Reportlet:
     columns = ["Metric", "Column", "Level", "Model", "#Value", "#95\u00a0% interval", "#n images", "#n groups", "Note"]
     count = rows.drop_duplicates(["column", "level"]).shape[0]
     notes = [f"{count} subgroups were looked at; nothing here is a test, and with so many some differ by chance."]
-    return Reportlet(tables=[Table(columns, body, "Subgroups", classes="sortable filterable")], data=rows, notes=notes)
+    table = Table(columns, body, "Subgroups", "sortable filterable", row_models=list(rows["model"].astype(str)))
+    return Reportlet(tables=[table], data=rows, notes=notes)
 
 
 def _digits(low: float, high: float) -> int:

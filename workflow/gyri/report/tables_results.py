@@ -37,7 +37,7 @@ def all_metrics(source: Source) -> Reportlet:
     if not rows["structure"].any():
         columns.remove("Structure")
         body = [[*cells[:1], *cells[2:]] for cells in body]
-    table = Table(columns, body, "All metrics of all models over all folds", classes="sortable filterable")
+    table = Table(columns, body, "All metrics of all models over all folds", "sortable filterable", row_models=list(rows["model"]))
     return Reportlet(tables=[table], data=rows, notes=few_groups(rows))
 
 
@@ -75,7 +75,8 @@ def by_fold(source: Source) -> Reportlet:
         raise Missing("metrics.tsv has no row of a single fold")
     folds = sorted(rows.loc[single, "fold"].unique(), key=int)
     folds += [name for name in ("mean", "pooled") if (rows["fold"] == name).any()]
-    body = []
+    body: list[list[object]] = []
+    about: list[str] = []
     models = [model for model in headline(source)["model"] if (rows["model"] == model).any()]
     for model in models:
         for role in ("test", "validation"):
@@ -88,10 +89,10 @@ def by_fold(source: Source) -> Reportlet:
                     found = part[part["fold"] == fold]
                     cells.append(exact(found["value"].iloc[0], rounded(found["value"].iloc[0], 3)) if len(found) else NONE)
                 body.append(cells)
+                about.append(model)
     columns = ["Model", "Seed", "Role", *[f"#Fold {fold}" if fold.isdigit() else f"#{fold.capitalize()}" for fold in folds]]
-    return Reportlet(
-        tables=[Table(columns, body, f"{metric(name).label} in every fold and seed", classes="sortable filterable")], data=rows
-    )
+    table = Table(columns, body, f"{metric(name).label} in every fold and seed", "sortable filterable", row_models=about)
+    return Reportlet(tables=[table], data=rows)
 
 
 def failed(source: Source) -> Reportlet:
