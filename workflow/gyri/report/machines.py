@@ -26,8 +26,8 @@ def machines(source: Source) -> Reportlet:
     rows = [_row(machine, records) for machine, records in sorted(grouped.items())]
     columns = [
         "Processor",
-        "#Cores of the job",
-        "#Memory of the machine (GB)",
+        "#Cores",
+        "#Memory (GB)",
         "GPU",
         "Driver",
         "Stages",
@@ -37,7 +37,7 @@ def machines(source: Source) -> Reportlet:
     table = Table([*columns, "GPU energy"], rows, "Machines")
     names = [name.lstrip("#").lower().replace(" ", "_") for name in table.columns]
     note = devices.note([record for records in grouped.values() for record in records])
-    notes = [note, "Energy of processors: not measured."]
+    notes = [note, "Energy of processors: not measured. Cores are those that a job might use, memory is all of the machine's."]
     return Reportlet(tables=[table], data=pd.DataFrame(rows, columns=names), notes=notes)
 
 

@@ -113,7 +113,7 @@ def write_unfinished(settings: list[ReportSettings], layout: Layout, title: str,
             "link": f"{one.experiment}/report.html",
         }
         if own or not finished:
-            pages.append(_experiment(one, layout, own, finished))
+            pages.append(_experiment(one, layout, own, bool(found), finished))
             state["link"] = f"{one.experiment}/{PAGE}"
         rows.append(state)
     text = template("unfinished.html.j2").render(
@@ -123,7 +123,7 @@ def write_unfinished(settings: list[ReportSettings], layout: Layout, title: str,
     return [*pages, layout.root / PAGE]
 
 
-def _experiment(settings: ReportSettings, layout: Layout, own: list[Failure], old: bool) -> Path:
+def _experiment(settings: ReportSettings, layout: Layout, own: list[Failure], any_failed: bool, old: bool) -> Path:
     source = Source(settings, layout)
     made: list[dict[str, Any]] = []
     answers: list[trust.Check] = []
@@ -131,7 +131,7 @@ def _experiment(settings: ReportSettings, layout: Layout, own: list[Failure], ol
         made, answers = sections(source), trust.checks(source)
     except Exception as error:  # half-made files may break any figure; what failed must be said all the same
         own = [*own, Failure("the figures of this page", "report", without_paths(f"{type(error).__name__}: {error}"))]
-    text = page(source, made, answers, above=banner(source, own, old))
+    text = page(source, made, answers, above=banner(source, own, any_failed, old))
     text = text.replace('href="report.json"', f'href="{TWIN}"').replace('href="../report.html"', f'href="../{PAGE}"')
     content: dict[str, Any] = {"experiment": settings.experiment, "finished": False, "failed": [asdict(one) for one in own]}
     content |= {"absent_trainings": absent(source), "missing": gaps(made), "gyri": __version__}
@@ -151,13 +151,15 @@ def absent(source: Source) -> list[str]:
     ]
 
 
-def banner(source: Source, own: list[Failure], old: bool) -> list[tuple[str, Markup]]:
+def banner(source: Source, own: list[Failure], any_failed: bool, old: bool) -> list[tuple[str, Markup]]:
     """What stands above everything else."""
-    words = Markup("<strong>This run did not finish.</strong> {}").format(
-        "No job of this experiment failed; others stopped the run before it was done."
-        if not own
-        else f"{len(own)} job{'s' if len(own) > 1 else ''} failed:"
-    )
+    if own:
+        said = f"{len(own)} job{'s' if len(own) > 1 else ''} failed:"
+    elif any_failed:
+        said = "No job of this experiment failed; others stopped the run before it was done."
+    else:
+        said = "No failed job was found in Snakemake\u2019s log; look there."
+    words = Markup("<strong>This run did not finish.</strong> {}").format(said)
     for failure in own[:MOST]:
         words += Markup('<br><strong>{}</strong>: {} <span class="about">(results/{})</span>').format(
             failure.job, failure.error, failure.log
