@@ -91,8 +91,8 @@ def by_fold(source: Source) -> Reportlet:
                 body.append(cells)
                 about.append(model)
     columns = ["Model", "Seed", "Role", *[f"#Fold {fold}" if fold.isdigit() else f"#{fold.capitalize()}" for fold in folds]]
-    table = Table(columns, body, f"{metric(name).label} in every fold and seed", "sortable filterable", row_models=about)
-    return Reportlet(tables=[table], data=rows)
+    shown = Table(columns, body, f"{metric(name).label} in every fold and seed", "sortable filterable", row_models=about)
+    return Reportlet(tables=[shown], data=rows)
 
 
 def failed(source: Source) -> Reportlet:
