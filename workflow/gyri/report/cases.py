@@ -67,8 +67,10 @@ def segmented_case(source: Source, image_id: str, prediction: str) -> Case:
     if not oriented:
         # rows of a picture run from top to bottom
         affine = affine @ np.diag([1.0, -1.0, 1.0, 1.0])
-    volumes = [canonical(volume, affine) for volume in (image[0], _whole(truth), _whole(said), marked, mask > 0)]
-    return cut(*volumes, edges_of(affine), oriented)  # type: ignore[arg-type]
+    whole, labels, found, drawn_on, brain = (
+        canonical(volume, affine) for volume in (image[0], _whole(truth), _whole(said), marked, mask > 0)
+    )
+    return cut(whole, labels, found, drawn_on, brain, edges_of(affine), oriented)
 
 
 def packed_case(source: Source, image_id: str) -> Case:

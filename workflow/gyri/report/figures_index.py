@@ -14,6 +14,7 @@ from gyri.report.parts import Missing, Reportlet
 from gyri.report.results import HEADLINE, best_models, headline, metric, rounded
 from gyri.report.source import Source
 from gyri.report.svg import Drawing, shortened
+from gyri.tables import rows_of
 
 ROW = 26
 
@@ -23,7 +24,7 @@ def gains(sources: list[Source]) -> Reportlet:
     table = pd.DataFrame([row for source in sources for row in _gains(source)])
     if table.empty:
         raise Missing("no experiment has both metrics.tsv and a baseline")
-    said = [f"{row.experiment}, {row.label}: {rounded(row.gain, 2)}" for row in table.itertuples()]
+    said = [f"{row['experiment']}, {row['label']}: {rounded(row['gain'], 2)}" for row in rows_of(table)]
     words = "No interval: the model was not compared with that baseline (comparisons.tsv)." if table["ci_low"].isna().any() else ""
     return Reportlet(
         alt="Gain over the best baseline. " + "; ".join(said),
@@ -47,20 +48,20 @@ def _gains(source: Source) -> list[dict[str, Any]]:
         return []
     way = perfect - float(baseline["value"])
     found = []
-    for row in rows[rows["kind"] != "baseline"].itertuples():
-        edges = sorted(edge / way for edge in _difference(source, str(row.model), str(baseline["model"])))
+    for row in rows_of(rows[rows["kind"] != "baseline"]):
+        edges = sorted(edge / way for edge in _difference(source, row["model"], str(baseline["model"])))
         found.append(
             {
                 "experiment": source.settings.experiment,
                 "metric": about.label,
-                "model": row.model,
-                "label": row.label,
+                "model": row["model"],
+                "label": row["label"],
                 "baseline": baseline["label"],
-                "gain": (float(row.value) - float(baseline["value"])) / way,
+                "gain": (row["value"] - float(baseline["value"])) / way,
                 "ci_low": edges[0] if edges else math.nan,
                 "ci_high": edges[-1] if edges else math.nan,
-                "kind": row.kind,
-                "colour": source.colour(str(row.model)),
+                "kind": row["kind"],
+                "colour": source.colour(row["model"]),
             }
         )
     return found
@@ -84,7 +85,7 @@ def _drawn(table: pd.DataFrame, width: float, left: float) -> Markup:
     count = len(table) + table["experiment"].nunique()
     bottom = 12 + count * ROW
     drawing = Drawing(width, bottom + 44)
-    low, high = padded(pd.concat([table[["gain", "ci_low", "ci_high"]].stack(), pd.Series([0.0])]), 0.06)
+    low, high = padded([0.0, *table[["gain", "ci_low", "ci_high"]].to_numpy(float).ravel()], 0.06)
     axes = Axes(drawing, (left, 8, width - (70 if width > 500 else 12), bottom), (low, min(high, 1.05)), (0, 1))
     axes.bottom_axis("gain: 0 best baseline, 1 perfect", 5, grid=True)
     drawing.line(axes.px(0), 8, axes.px(0), bottom, "reference")
@@ -92,17 +93,18 @@ def _drawn(table: pd.DataFrame, width: float, left: float) -> Markup:
     for (experiment, name), rows in table.groupby(["experiment", "metric"], sort=False):
         drawing.text(4, y + 17, shortened(f"{experiment}, {name}", left + 180), "t b halo")
         y += ROW
-        for row in rows.itertuples():
-            tip = f"{row.label} against {row.baseline}: {rounded(float(row.gain), 2)}"  # type: ignore[arg-type]
-            if not math.isnan(float(row.ci_low)):  # type: ignore[arg-type]
-                tip += f" [{rounded(float(row.ci_low), 2)}, {rounded(float(row.ci_high), 2)}]"  # type: ignore[arg-type]
-                drawing.line(axes.px(row.ci_low), y + 13, axes.px(row.ci_high), y + 13, f"interval {row.colour}", tip)  # type: ignore[arg-type]
-            if row.kind == "ensemble":
-                drawing.diamond(axes.px(row.gain), y + 13, 6.2, f"solid {row.colour}", tip)  # type: ignore[arg-type]
+        for row in rows_of(rows):
+            colour, gain = row["colour"], row["gain"]
+            tip = f"{row['label']} against {row['baseline']}: {rounded(gain, 2)}"
+            if not math.isnan(row["ci_low"]):
+                tip += f" [{rounded(row['ci_low'], 2)}, {rounded(row['ci_high'], 2)}]"
+                drawing.line(axes.px(row["ci_low"]), y + 13, axes.px(row["ci_high"]), y + 13, f"interval {colour}", tip)
+            if row["kind"] == "ensemble":
+                drawing.diamond(axes.px(gain), y + 13, 6.2, f"solid {colour}", tip)
             else:
-                drawing.rect(axes.px(row.gain) - 4.6, y + 8.4, 9.2, 9.2, f"solid {row.colour}", tip)  # type: ignore[arg-type]
-            drawing.text(left - 8, y + 17, shortened(str(row.label), left - 12), "t e")
+                drawing.rect(axes.px(gain) - 4.6, y + 8.4, 9.2, 9.2, f"solid {colour}", tip)
+            drawing.text(left - 8, y + 17, shortened(row["label"], left - 12), "t e")
             if width > 500:
-                drawing.text(width - 4, y + 17, rounded(float(row.gain), 2), "t e")  # type: ignore[arg-type]
+                drawing.text(width - 4, y + 17, rounded(gain, 2), "t e")
             y += ROW
     return drawing.render("chart")
