@@ -6,10 +6,11 @@ import argparse
 import io
 from pathlib import Path
 
-from browser.install import chromium
-from browser.looks import opened
 from PIL import Image
 from playwright.sync_api import sync_playwright
+
+from browser.install import chromium
+from browser.looks import opened
 
 
 def save(picture: bytes, path: Path) -> None:
