@@ -17,6 +17,7 @@ from gyri.report.results import estimate, of_metric, ordered, overall, rounded
 from gyri.report.source import Source
 from gyri.report.svg import Drawing
 from gyri.seeds import generator
+from gyri.tables import rows_of
 
 Array = NDArray[np.float64]
 DRAWS, AT_ONCE = 1000, 100
@@ -143,23 +144,23 @@ def _panel(source: Source, model: str, rows: pd.DataFrame, table: pd.DataFrame, 
     drawing, axes = panel(source.label(model), (0, 1), (0, 1), size=(340, 420), note=f"n = {len(rows)}")
     colour, what = source.colour(model), "the class" if len(classes) > 2 else classes[-1]
     axes.area = (58, 30, 330, 290)
-    for row in table.itertuples():
-        left, right = axes.px(row.bin_low), axes.px(row.bin_high)
-        tip = f"a perfect model with these probabilities: {row.perfect_low:.2f} to {row.perfect_high:.2f}"
-        top = axes.py(row.perfect_high)
-        drawing.rect(left, top - 1, right - left, axes.py(row.perfect_low) - top + 2, "expected", tip)
+    for row in rows_of(table):
+        left, right = axes.px(row["bin_low"]), axes.px(row["bin_high"])
+        tip = f"a perfect model with these probabilities: {row['perfect_low']:.2f} to {row['perfect_high']:.2f}"
+        top = axes.py(row["perfect_high"])
+        drawing.rect(left, top - 1, right - left, axes.py(row["perfect_low"]) - top + 2, "expected", tip)
     axes.left_axis(f"share that is {what}" if len(what) < 14 else "observed share")
     drawing.line(axes.area[0], axes.area[3], axes.area[2], axes.area[3], "axis")
     axes.curve((0, 1), (0, 1), "reference", "perfect calibration")
     axes.curve(table["probability"], table["frequency"], f"curve thin {colour}")
-    for row in table.itertuples():
-        x = axes.px(row.probability)
+    for row in rows_of(table):
+        x = axes.px(row["probability"])
         tip = (
-            f"{row.bin_low:.1f} to {row.bin_high:.1f}: {row.positive} of {row.n} images in {row.groups} groups, share {row.frequency:.2f} "
-            f"[{row.low:.2f}, {row.high:.2f}], mean probability {row.probability:.2f}"
+            f"{row['bin_low']:.1f} to {row['bin_high']:.1f}: {row['positive']} of {row['n']} images in {row['groups']} groups, "
+            f"share {row['frequency']:.2f} [{row['low']:.2f}, {row['high']:.2f}], mean probability {row['probability']:.2f}"
         )
-        drawing.line(x, axes.py(row.low), x, axes.py(row.high), f"whisker {colour}", tip)
-        drawing.dot(x, axes.py(row.frequency), 4, f"solid {colour}", tip)
+        drawing.line(x, axes.py(row["low"]), x, axes.py(row["high"]), f"whisker {colour}", tip)
+        drawing.dot(x, axes.py(row["frequency"]), 4, f"solid {colour}", tip)
     _histogram(drawing, table, what, colour)
     return drawing.render("chart", model=model)
 
@@ -170,11 +171,11 @@ def _histogram(drawing: Drawing, table: pd.DataFrame, what: str, colour: str) ->
     axes = Axes(drawing, (58, 306, 330, 376), (0, 1), (0, most * 1.05))
     axes.left_axis("images", count=2)
     axes.bottom_axis(f"predicted probability of {what}")
-    for row in table.itertuples():
-        left, width = axes.px(row.bin_low) + 1, axes.px(row.bin_high) - axes.px(row.bin_low) - 2
-        own, every = axes.py(row.positive), axes.py(row.n)
-        drawing.rect(left, own, width, axes.py(0) - own, f"count {colour}", f"{what}: {row.positive} of {row.n}")
-        drawing.rect(left, every, width, own - every, "count rest", f"not {what}: {row.n - row.positive} of {row.n}")
+    for row in rows_of(table):
+        left, width = axes.px(row["bin_low"]) + 1, axes.px(row["bin_high"]) - axes.px(row["bin_low"]) - 2
+        own, every = axes.py(row["positive"]), axes.py(row["n"])
+        drawing.rect(left, own, width, axes.py(0) - own, f"count {colour}", f"{what}: {row['positive']} of {row['n']}")
+        drawing.rect(left, every, width, own - every, "count rest", f"not {what}: {row['n'] - row['positive']} of {row['n']}")
 
 
 def _legend(classes: list[str]) -> list[tuple[Markup, str]]:

@@ -57,8 +57,8 @@ def _places(source: Source, rows: pd.DataFrame) -> dict[str, int]:
 def _item(source: Source, row: pd.Series, small: str) -> Item:
     model = str(row["model"])
     mark = "hollow" if source.kind(model) == "baseline" else "solid"
-    numbers = [float(row[name]) for name in ("difference", "ci_low", "ci_high")]
-    return Item(source.label(model), *numbers, _difference(row), source.colour(model), mark, model, small)
+    value, low, high = (float(row[name]) for name in ("difference", "ci_low", "ci_high"))
+    return Item(source.label(model), value, low, high, _difference(row), source.colour(model), mark, model, small)
 
 
 def _difference(row: pd.Series) -> str:

@@ -18,6 +18,7 @@ from gyri.report.parts import Missing, Reportlet, Table
 from gyri.report.results import decimals, estimate, of_metric, ordered, overall, shared_digits
 from gyri.report.source import COLOURS, Source
 from gyri.report.svg import Drawing
+from gyri.tables import rows_of
 
 Of = Callable[[NDArray[np.floating], NDArray[np.bool_]], tuple[Array, Array]]
 SPREAD = (
@@ -153,12 +154,12 @@ def _draw(axes: Axes, curves: list[Curve], points: pd.DataFrame, colour: str, ki
     else:
         for curve in curves:
             axes.curve(curve.x, curve.y, f"curve bold {colour}", f"{about}{_told(curve)}")
-    for row in points.itertuples():
-        if np.isfinite(row.y):
-            tip = (
-                f"{about}fold {row.fold}, {row.what} {row.threshold:.3g}: {kind.x.split(' (')[0]} {row.x:.2f}, {kind.y} {row.y:.2f}"
-            )
-            _mark(axes.drawing, axes.px(row.x), axes.py(row.y), str(row.what), colour, tip)
+    for row in rows_of(points):
+        x, y = float(row["x"]), float(row["y"])
+        if np.isfinite(y):
+            words = f"{about}fold {row['fold']}, {row['what']} {row['threshold']:.3g}"
+            tip = f"{words}: {kind.x.split(' (')[0]} {x:.2f}, {kind.y} {y:.2f}"
+            _mark(axes.drawing, axes.px(x), axes.py(y), str(row["what"]), colour, tip)
 
 
 def _told(curve: Curve) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from gyri.report.forest import Item, Scale, forest_plots, heading, plot
@@ -22,7 +23,8 @@ def subgroup_forest(source: Source) -> Reportlet:
         raise Missing(f"subgroups.tsv has no row of {model} besides sites")
     undefined = [str(column) for column, part in own.groupby("column", sort=False) if part["value"].isna().all()]
     own = own[~own["column"].isin(undefined)]
-    whole = headline(source).set_index("model").loc[model]
+    table = headline(source)
+    whole = table[table["model"] == model].iloc[0]
     colour = source.colour(model)
     items = [_item(whole, "all test images", colour)]
     for column, part in own.groupby("column", sort=False):
@@ -51,12 +53,14 @@ def sites(source: Source) -> Reportlet:
     rows = rows[rows["column"] == SITE]
     if rows.empty:
         raise Missing("the test images come from one site, or the dataset has no column for it")
-    whole = headline(source).set_index("model")
+    whole = dict(headline(source)[["model", "value"]].itertuples(index=False, name=None))
+    ends = rows[["ci_low", "ci_high"]].to_numpy(float).ravel()
+    include = tuple(ends[np.isfinite(ends)].tolist())
     panels, said = [], []
-    for model in [name for name in whole.index if (rows["model"] == name).any()]:
+    for model in [name for name in whole if (rows["model"] == name).any()]:
         own, colour = rows[rows["model"] == model], source.colour(model)
         items = [_item(row, str(row["level"]), colour, source.kind(model)) for _, row in own.iterrows()]
-        scale = _scale(source, float(whole.loc[model, "value"]), tuple(rows[["ci_low", "ci_high"]].stack().dropna()))
+        scale = _scale(source, float(whole[model]), include)
         panels.append(plot(items, scale, 400, False, source.label(model), model))
         said.append(f"{source.label(model)}: {'; '.join(f'{item.label} {item.text}' for item in items)}")
     sizes = rows.drop_duplicates("level")

@@ -251,8 +251,7 @@ def sentence(source: Source) -> Markup:
         parts.append(
             Markup("Not all models were trained under the same versions and kind of device, so they are not ranked as one.")
         )
-    for row in best or [baseline]:
-        assert row is not None
+    for row in best or ([] if baseline is None else [baseline]):
         parts.append(
             Markup("{}<strong>{}</strong> reaches {} {} of {} ({}){}.").format(
                 "The ensemble " if row["kind"] == "ensemble" else "",
