@@ -151,6 +151,18 @@ def test_neither_images_nor_paths_nor_people_are_in_it(made: Source) -> None:
     assert not re.search(r'"Person"|"author"|sub-\d', text)
 
 
+def test_files_named_after_people_are_not_listed_where_ids_are_hidden(tmp_path: Path) -> None:
+    settings = report_fixture.make_results(tmp_path / "results", groups=4, tasks=("segmentation",))[0]
+    source = Source(settings.model_copy(update={"hash_ids": True}), Layout(tmp_path / "results"))
+    write_beside(source)
+    folder = folder_of(source)
+    for name in OUTPUTS:
+        assert not re.search(r"sub-\d|g00\d", (folder / name).read_text()), name
+    files = [item["@id"] for item in json.loads((folder / NAME).read_text())["@graph"] if "File" in item["@type"]]
+    assert all((folder / name).is_file() for name in files) and "metrics.tsv" in files
+    assert [path for path in folder.rglob("*.nii.gz") if "sub-" in path.name] and not [name for name in files if ".nii" in name]
+
+
 def test_everything_beside_the_page_is_declared(made: Source) -> None:
     rule = (Path(__file__).parents[1] / "workflow/rules/results.smk").read_text()
     for name in OUTPUTS:

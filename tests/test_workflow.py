@@ -18,6 +18,7 @@ import pytest
 
 from gyri.io import sha256_file
 from gyri.tables import read_table
+from test_crate import problems
 from tiny import CONFIG, jobs_of, make_project, run_snakemake, write_config
 
 pytestmark = pytest.mark.workflow
@@ -79,6 +80,16 @@ def test_snakemakes_own_report_holds_the_pages(project: Path) -> None:
         assert words in frame, words
     shell = next(content for name, content in held.items() if name.endswith("report.html") and content not in ours.values())
     assert not re.search(rb'<(?:script|link|img)[^>]+(?:src|href)="https?:', shell), "it loads nothing from a network"
+
+
+def test_the_crate_of_a_real_run_is_valid(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished / "results/blobs"
+    assert problems(folder, monkeypatch) == []
+    entities = {item["@id"]: item for item in json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]}
+    assert entities["unet/fold-0/seed-0/weights.safetensors"]["sha256"] == sha256_file(
+        folder / "unet/fold-0/seed-0/weights.safetensors"
+    )
+    assert str(finished) not in (folder / "ro-crate-metadata.json").read_text()
 
 
 @pytest.mark.parametrize("words", [[], ["--keep-going"]], ids=["stop", "keep-going"])
