@@ -15,6 +15,7 @@ from gyri.progress import duration
 from gyri.report import devices
 from gyri.report.chart import Axes, padded, plain
 from gyri.report.figures_results import LEGEND, legend_mark
+from gyri.report.forest import SMALL
 from gyri.report.parts import Missing, Reportlet, Table
 from gyri.report.results import HEADLINE, axis_label, estimate, headline, metric
 from gyri.report.source import Source
@@ -187,7 +188,8 @@ def scatter(source: Source, rows: pd.DataFrame, cost: Cost) -> Markup:
     axes = Axes(drawing, (58, 14, SIZE[0] - 12, SIZE[1] - 44), x, y)
     axes.left_axis(axis_label(name, source.settings.target, arrow=False))
     _logarithmic(axes, cost.label)
-    taken: list[tuple[float, float, float]] = []
+    places = [(axes.px(float(power)), axes.py(float(value))) for power, value in zip(powers, rows["value"], strict=True)]
+    taken: list[tuple[float, float, float]] = [(height + 4, at - 7, at + 7) for at, height in places]  # the marks
     for (_, row), power in zip(rows.iterrows(), powers, strict=True):
         with drawing.model(str(row["model"])):
             _point(source, axes, row, float(power), cost, taken)
@@ -231,11 +233,17 @@ def _point(source: Source, axes: Axes, row: pd.Series, power: float, cost: Cost,
     else:
         drawing.rect(at - 4.6, height - 4.6, 9.2, 9.2, f"solid {colour}", tip)
     text = shortened(str(row["label"]), 130)
-    wide = text_width(text) * 0.9
-    right = at + 10 + wide < axes.area[2]
-    left = at + 9 if right else at - 9 - wide
-    place = height - 7
-    while any(abs(place - other) < 12 and left < end and start < left + wide for other, start, end in taken):
-        place += 3
-    taken.append((place, left, left + wide))
-    drawing.text(at + 9 if right else at - 9, place, text, "t small halo" if right else "t e small halo", tip=tip)
+    place, left = _free(axes, at, height, text_width(text) * SMALL, taken)
+    drawing.text(left, place, text, "t small halo", tip=tip)
+
+
+def _free(axes: Axes, at: float, height: float, wide: float, taken: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Baseline and left end of a label beside a mark, where it covers neither a mark nor another label, if there is such a place."""
+    first = (height - 7, at + 9)
+    for shift in (-7, 15, -19, 27, -31, 39, -43):
+        for left in (at + 9, at - 9 - wide):
+            free = all(abs(height + shift - other) >= 12 or left >= end or start >= left + wide for other, start, end in taken)
+            if free and axes.area[0] <= left and left + wide <= axes.area[2] and axes.area[1] < height + shift < axes.area[3]:
+                taken.append((height + shift, left, left + wide))
+                return height + shift, left
+    return first
