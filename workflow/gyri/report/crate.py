@@ -56,7 +56,13 @@ def write_crate(source: Source) -> None:
     """Write the metadata and a copy of the Snakefile into the folder of an experiment; everything else must be there before."""
     folder = source.layout.experiment(source.settings.experiment)
     write_text(folder / WORKFLOW, (REPOSITORY / WORKFLOW).read_text(encoding="utf-8"))
-    write_json(folder / NAME, source.names.content(crate(source)))
+    try:
+        content = crate(source)
+    except Missing:
+        # no job left a record, so there is nothing to describe; the page says what is missing
+        (folder / NAME).unlink(missing_ok=True)
+        return
+    write_json(folder / NAME, source.names.content(content))
 
 
 def crate(source: Source) -> dict[str, Any]:
