@@ -110,7 +110,7 @@ def _choices(source: Source) -> dict[str, str]:
     rows = rows[rows["what"] == "post-processing"]
     found = {}
     for model, part in rows.groupby("model"):
-        choices = part["choice"].fillna("").astype(str)
+        choices = part["choice"].astype(object).fillna("").astype(str)
         changed = sorted(set(choices[~choices.isin(["none", ""])]))
         count = int((~choices.isin(["none", ""])).sum())
         found[str(model)] = f"{count} of {len(part)} choices: {', '.join(changed)}" if changed else "none chosen in any fold"

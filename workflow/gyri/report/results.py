@@ -190,7 +190,7 @@ def _refused(source: Source) -> set[frozenset[str]]:
         rows = source.of_experiment("comparisons.tsv")
     except Missing:
         return _different(source)
-    chosen = rows[rows["note"].fillna("").astype(str).str.startswith("not compared")]
+    chosen = rows[rows["note"].astype(object).fillna("").astype(str).str.startswith("not compared")]
     return {frozenset(pair) for pair in chosen[["first", "second"]].itertuples(index=False, name=None)}
 
 

@@ -54,7 +54,7 @@ def compared_although(source: Source) -> int:
         notes = source.of_experiment("comparisons.tsv")["note"]
     except Missing:
         return 0
-    return int(notes.fillna("").astype(str).str.startswith("compared although").sum())
+    return int(notes.astype(object).fillna("").astype(str).str.startswith("compared although").sum())
 
 
 def chance(source: Source) -> Reportlet:
