@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a finished run with a page for each task."""
     layout = Layout(tmp_path_factory.mktemp("pages") / "results")
-    settings = report_fixture.make_results(layout.root, 16, (20, 24, 20))
+    settings = report_fixture.make_results(layout.root, 12, (20, 24, 20))
     for item in settings:
         run(item, layout)
     run_index(settings, layout, "Folds of a brain")
@@ -46,7 +46,7 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pages of a run whose ids, labels, sites, columns and texts are HTML."""
     layout = Layout(tmp_path_factory.mktemp("hostile") / "results")
-    settings = report_fixture.make_results(layout.root, 12, (10, 12, 10))
+    settings = report_fixture.make_results(layout.root, 12, (10, 12, 10), ("segmentation", "classification"))
     for path in layout.root.rglob("*.tsv"):
         text = path.read_text(encoding="utf-8")
         for word in ("sub-001", "g002", "Anterior", "north", "patient", "sex", "4.1 mm along Z"):
