@@ -20,9 +20,8 @@ from typing import Any, Literal
 
 from gyri.errors import ContainerError, Problem, ProvenanceError
 from gyri.io import canonical_json, read_json, sha256_text
+from gyri.layout import CONTAINERS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONTAINERS = REPOSITORY / "containers"
 CONTENT = Path("/opt/gyri/content.json")  # in an image: what it holds
 BUILD = "python -m gyri containers build"
 CAP_SYS_RESOURCE = 24  # number of the capability in /proc/self/status, see capabilities(7)

@@ -1,9 +1,12 @@
-"""Where every file of a run lies, below the results folder."""
+"""Where every file of a run lies, below the results folder, and the checkout that it runs from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONTAINERS = REPOSITORY / "containers"
 
 
 @dataclass(frozen=True)

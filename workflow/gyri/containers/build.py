@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gyri.containers import apptainer, store, wheels
-from gyri.environment import CONTAINERS, recipe_hash
+from gyri.environment import recipe_hash
 from gyri.errors import ContainerError, Problem
 from gyri.io import sha256_file, sha256_text, write_json
+from gyri.layout import CONTAINERS
 
 MIRROR = "http://deb.debian.org/debian"
 PINNED_BASE = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")

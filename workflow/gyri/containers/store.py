@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gyri.environment import CONTAINERS, recipe_hash
+from gyri.environment import recipe_hash
 from gyri.io import read_json, sha256_file, write_json
+from gyri.layout import CONTAINERS
 
 NAMES = ("torch", "tables")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from gyri.containers import apptainer, store
 from gyri.containers.build import CONTENT_FILE
-from gyri.environment import BUILD, CONTAINERS, VERSIONS, identity, image_fingerprint, recipe_hash
+from gyri.environment import BUILD, VERSIONS, identity, image_fingerprint, recipe_hash
 from gyri.errors import ContainerError, Problem
+from gyri.layout import CONTAINERS
 
 
 @dataclass

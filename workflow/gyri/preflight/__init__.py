@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gyri.config.load import Config
-from gyri.environment import CONTAINERS, expected_versions
+from gyri.environment import expected_versions
 from gyri.errors import GyriError, PreflightError, Problem
 from gyri.io import read_json
-from gyri.layout import Layout
+from gyri.layout import CONTAINERS, Layout
 from gyri.preflight import machine
 from gyri.preflight.check import Check
 from gyri.preflight.containers import linked_elsewhere, look_at_containers

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gyri.environment import CONTAINERS, apptainer_environment, image_fingerprint
+from gyri.environment import apptainer_environment, image_fingerprint
 from gyri.errors import GyriError
+from gyri.layout import CONTAINERS
 from gyri.preflight.check import Check, ask
 from gyri.site import bind_variable, inside
 

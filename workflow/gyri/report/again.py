@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gyri.environment import CONTAINERS
 from gyri.errors import DataError
 from gyri.io import canonical_json, read_json, sha256_text
+from gyri.layout import CONTAINERS
 from gyri.report.parts import Missing, Reportlet, Table, html_table
 from gyri.report.software import KINDS, software
 from gyri.report.source import Source

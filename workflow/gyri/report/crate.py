@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gyri import __version__
-from gyri.environment import REPOSITORY
 from gyri.io import sha256_file, write_json, write_text
+from gyri.layout import REPOSITORY
 from gyri.report.again import identities, image_digest, job_records, values
 from gyri.report.parts import Missing
 from gyri.report.software import software
