@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ TARGETS = (
 )
 
 
+LEAVES = re.compile(r"^(?!file:|data:|blob:)")
+
+
 @dataclass
 class Visit:
     """An open page and what it complained about or asked for.
@@ -56,14 +60,12 @@ def opened(browser: Browser, path: Path, width: int = 1440, theme: str = "light"
     page.set_default_timeout(20_000)
     visit = Visit(page, path.parent)
 
-    def only_files(route: Route) -> None:
-        if route.request.url.startswith(("file:", "data:", "blob:")):
-            route.continue_()
-        else:
-            visit.problems.append(f"request: {route.request.url}")
-            route.abort()
+    def refuse(route: Route) -> None:
+        visit.problems.append(f"request: {route.request.url}")
+        route.abort()
 
-    page.route("**/*", only_files)
+    # nothing of the page itself is held up
+    page.route(LEAVES, refuse)
     page.on("console", lambda message: message.type in ("error", "warning") and visit.problems.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: visit.problems.append(f"script: {error}"))
     try:

@@ -17,12 +17,12 @@ from typing import Any
 
 from gyri import __version__
 from gyri.io import sha256_file, write_json
+from gyri.layout import REPOSITORY
 from gyri.warned import noticed, without_paths
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "nibabel", "nilearn", "SimpleITK", "torch", "snakemake")
 COMMIT, CALL = "GYRI_COMMIT", "GYRI_CALL"
 """Environment variables in which snakemake tells its jobs, which need not have git, what it was started from and how."""
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager

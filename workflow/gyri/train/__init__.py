@@ -128,7 +128,8 @@ def _train(
         facts = fit_baseline(job, checkpoints, lock)
     write_json(checkpoints.folder / "model.json", _card(job, store, names, facts))
     lock.check()
-    checkpoints.finish(FILES, {**facts, **job.facts(), "warnings": so_far()})
+    images = job.facts()
+    checkpoints.finish(FILES, {**facts, **images, "warnings": [*images.get("warnings", []), *so_far()]})
 
 
 def _card(job: Job, store: Store, names: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
