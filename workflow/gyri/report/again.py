@@ -12,22 +12,9 @@ from gyri.io import canonical_json, read_json, sha256_text
 from gyri.layout import CONTAINERS
 from gyri.report.parts import Missing, Reportlet, Table, html_table
 from gyri.report.software import KINDS, software
-from gyri.report.source import Source
+from gyri.report.source import Source, rank
 
 NAMES = ("dataset", "experiment", "model", "fold", "seed")
-ORDER = (
-    "synthetic",
-    "dataset",
-    "audit",
-    "split",
-    "preprocess",
-    "normalize",
-    "train",
-    "predict-fold",
-    "ensemble",
-    "evaluate",
-    "explain",
-)
 MOST_COMMANDS = 400
 UNKNOWN = "not recorded"
 
@@ -68,7 +55,7 @@ def reproduce(source: Source) -> Reportlet:
 def job_records(source: Source) -> list[dict[str, Any]]:
     """Provenance of every job but those that write pages, in the order of the stages."""
     found = [record for record in source.provenance if record.get("stage") not in (None, "report", "index", "unreadable")]
-    return sorted(found, key=lambda record: ORDER.index(record["stage"]) if record["stage"] in ORDER else len(ORDER))
+    return sorted(found, key=lambda record: rank(record["stage"]))
 
 
 def values(records: list[dict[str, Any]], *keys: str) -> list[str]:

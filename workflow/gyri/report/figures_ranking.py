@@ -25,7 +25,6 @@ SPREAD = (
     "The band reaches from the lowest to the highest fold at each place, the thick line is the mean over folds. "
     "It is the spread of the folds, not a confidence interval."
 )
-MARKS = {"specificity": "circle", "sensitivity": "diamond"}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,26 @@ from gyri.report.parts import Missing
 from gyri.report.privacy import Names
 from gyri.tables import read_table
 
+STAGES = (
+    "synthetic",
+    "dataset",
+    "audit",
+    "split",
+    "preprocess",
+    "normalize",
+    "train",
+    "predict-fold",
+    "ensemble",
+    "evaluate",
+    "explain",
+)
 COLOURS = 6
 """Colours that stay distinguishable for everybody (Okabe and Ito); the seventh model takes the first one again."""
+
+
+def rank(stage: str) -> int:
+    """Where a stage stands in the order of the stages; others come last."""
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 class Source:

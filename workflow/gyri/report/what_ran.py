@@ -12,22 +12,7 @@ from gyri.progress import duration
 from gyri.report import devices
 from gyri.report.parts import NONE, Missing, Reportlet, Table
 from gyri.report.software import sentences
-from gyri.report.source import Source
-
-STAGES = [
-    "synthetic",
-    "dataset",
-    "audit",
-    "split",
-    "preprocess",
-    "normalize",
-    "train",
-    "predict-fold",
-    "ensemble",
-    "evaluate",
-    "explain",
-]
-SHOWN_PACKAGES = 14
+from gyri.report.source import Source, rank
 
 
 def jobs(source: Source) -> Reportlet:
@@ -37,7 +22,7 @@ def jobs(source: Source) -> Reportlet:
     for record in records:
         grouped[(str(record.get("stage")), str(record.get("model", "")))].append(record)
     body = []
-    order = sorted(grouped, key=lambda pair: (_rank(pair[0]), pair[1]))
+    order = sorted(grouped, key=lambda pair: (rank(pair[0]), pair[1]))
     for stage, model in order:
         body.append(_job_row(source, stage, model, grouped[(stage, model)]))
     total = sum(_number(record, "seconds") for record in records)
@@ -65,10 +50,6 @@ def _records(source: Source) -> list[dict[str, Any]]:
     if not records:
         raise Missing("no provenance file was found")
     return records
-
-
-def _rank(stage: str) -> int:
-    return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 def _number(record: dict[str, Any], name: str) -> float:
